@@ -1,0 +1,63 @@
+"""What a storage format must offer, and the formats there are."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from cache.grid import Box
+
+CHUNK_SIDE = 32  # voxels; docs/decisions/0002-stored-format.md has the measurement
+
+
+class Arrays(Protocol):
+    """One open case. Opened read-only, lazily, in the process that reads."""
+
+    def read(self, name: str, box: Box | None = None) -> NDArray[Any]:
+        """One stored array, or a box of it that lies inside."""
+
+    def close(self) -> None:
+        """Give the file back."""
+
+
+class Backend(Protocol):
+    """A storage format: how one case becomes one file or folder, and back."""
+
+    @property
+    def name(self) -> str:
+        """The word for it in params.yaml."""
+
+    @property
+    def suffix(self) -> str:
+        """The ending of a case's file or folder."""
+
+    def write(
+        self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]
+    ) -> None:
+        """Write one case to a path that does not exist yet; same input, same bytes."""
+
+    def attributes(self, path: Path) -> dict[str, Any]:
+        """The attributes of a case, without opening its arrays."""
+
+    def open(self, path: Path, cache_bytes: int) -> Arrays:
+        """Open a case for reading, holding at most this many decoded bytes."""
+
+
+def backends() -> dict[str, Backend]:
+    """Every storage format by its name in params.yaml."""
+    from cache.hdf5_backend import Hdf5Backend  # here, since these two import this module
+    from cache.zarr_backend import ZarrBackend
+
+    return {backend.name: backend for backend in (ZarrBackend(), Hdf5Backend())}
+
+
+def backend_of(path: Path) -> Backend:
+    """The format of a case's file, by its ending. KeyError if it is none of ours."""
+    return {backend.suffix: backend for backend in backends().values()}[path.suffix]
+
+
+def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Chunks of 32 voxels a side, thinner where the array is; a list of voxels is one chunk."""
+    if len(shape) != 3:
+        return tuple(max(1, side) for side in shape)
+    return tuple(max(1, min(CHUNK_SIDE, side)) for side in shape)

@@ -1,0 +1,72 @@
+"""HDF5: a file per case, blosc-lz4 chunks with Fletcher32 checksums; plain h5py reads it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.backend import chunk_shape
+from cache.grid import Box
+
+
+@dataclass(frozen=True)
+class Hdf5Backend:
+    """The ``hdf5`` format."""
+
+    name: str = "hdf5"
+    suffix: str = ".h5"
+
+    def write(
+        self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]
+    ) -> None:
+        """Write one case as an HDF5 file; attributes are JSON, since HDF5 has no nested ones."""
+        # "latest" structures carry checksums of the file's own metadata
+        with h5py.File(path, "w", libver="latest") as file:
+            for name, value in attributes.items():
+                file.attrs[name] = json.dumps(value, sort_keys=True)
+            for name, array in arrays.items():
+                _write_array(file, name, array)
+
+    def attributes(self, path: Path) -> dict[str, Any]:
+        """The file's attributes, decoded."""
+        with h5py.File(path, "r") as file:
+            return {name: json.loads(value) for name, value in file.attrs.items()}
+
+    def open(self, path: Path, cache_bytes: int) -> "Hdf5Arrays":
+        """Open for reading."""
+        return Hdf5Arrays(path, cache_bytes)
+
+
+class Hdf5Arrays:
+    """One open HDF5 case."""
+
+    def __init__(self, path: Path, cache_bytes: int) -> None:
+        # the cache is HDF5's own, per array; more than a case decoded is never needed
+        self._file = h5py.File(path, "r", rdcc_nbytes=min(cache_bytes, 64 << 20))
+
+    def read(self, name: str, box: Box | None = None) -> NDArray[Any]:
+        """One array, or a box of it that lies inside."""
+        wanted = Ellipsis if box is None else box.slices
+        return np.asarray(self._file[name][wanted])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _write_array(file: Any, name: str, array: NDArray[Any]) -> None:
+    if not array.size:
+        file.create_dataset(name, data=array)
+        return
+    file.create_dataset(
+        name,
+        data=array,
+        chunks=chunk_shape(array.shape),
+        fletcher32=True,
+        **hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=hdf5plugin.Blosc.BITSHUFFLE),
+    )

@@ -1,0 +1,1 @@
+"""What you run: one module per command, ``python -m pipeline.<word>``."""

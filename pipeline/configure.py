@@ -1,0 +1,100 @@
+"""``python -m pipeline.configure``: write params.yaml from a preset, comments kept."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+
+from cache.files import replacing
+from pipeline.command import PathType, command, params_option
+from pipeline.params import read_params
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+
+@command
+@click.option(
+    "--preset",
+    type=click.Choice(sorted(path.stem for path in PRESETS.glob("*.yaml"))),
+    help="What to start from; else the parameter file as it is.",
+)
+@click.option("--src", type=PathType, help="Your folder with image/ and label/.")
+@params_option
+def main(preset: str | None, src: Path | None, params_file: Path) -> None:
+    """Write the parameter file from a preset, for your own folder, and say what changed."""
+    if preset is None and src is None:
+        raise click.UsageError("name a --preset, a --src, or both")
+    template = PRESETS / f"{preset}.yaml" if preset else params_file
+    read_params(template)  # refuses what is wrong with it before anything is written
+    before = _leaves(_load(params_file)) if params_file.is_file() else {}
+    document = _load(template)
+    if src is not None:
+        document["data"]["src"] = src.as_posix()
+        document["data"]["phantoms"] = _empty_list()
+    with replacing(params_file) as partial:
+        partial.write_text(_dump(document), encoding="utf-8", newline="\n")
+    _tell(params_file, before, _leaves(document))
+    if src is not None and not src.is_dir():
+        click.echo(f"note: there is no folder {src} on this machine")
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width = 4096  # never fold a line
+    yaml.preserve_quotes = True  # type: ignore[assignment]
+    # null is written out, as it is in the presets
+    yaml.representer.add_representer(
+        type(None), lambda out, _: out.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return yaml
+
+
+def _load(path: Path) -> Any:
+    return _yaml().load(path.read_text(encoding="utf-8"))
+
+
+def _dump(document: Any) -> str:
+    text = io.StringIO()
+    _yaml().dump(document, text)
+    return text.getvalue()
+
+
+def _empty_list() -> CommentedSeq:
+    empty = CommentedSeq()
+    empty.fa.set_flow_style()
+    return empty
+
+
+def _leaves(section: Any, prefix: str = "") -> dict[str, Any]:
+    """Every parameter by its dotted name."""
+    return dict(_walk(section, prefix))
+
+
+def _walk(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _walk(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _tell(path: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
+    changed = [name for name in after if before.get(name, ...) != after[name]]
+    click.echo(f"{path}: {len(changed)} of {len(after)} parameters changed")
+    for name in changed:
+        old = f"{_text(before[name])} -> " if name in before else ""
+        click.echo(f"  {name}: {old}{_text(after[name])}")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(list(value)) if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Reading params.yaml: the one place where it is read, checked and refused."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, NonNegativeInt, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from cache.errors import ParamsError
+from stages.evaluate.params import EvaluateParams
+from stages.phantom.params import PhantomParams
+from stages.preprocess.params import PreprocessParams
+from stages.train.params import TrainParams
+
+FIX = "correct it in {path}; presets/ has complete examples"
+
+
+class DataParams(BaseModel, frozen=True, extra="forbid"):
+    """The ``data:`` section: where the scans are and which of them count."""
+
+    src: str  # folder with image/ and label/
+    phantoms: list[str]  # folders below data/ that the phantom stage fills; empty for real data
+    layout: Literal["image-label"]
+    exclude: list[str]  # case ids
+    split_file: str | None  # a split to use instead of one drawn from the seed
+
+
+class Params(BaseModel, frozen=True, extra="forbid"):
+    """All of params.yaml."""
+
+    seed: NonNegativeInt
+    data: DataParams
+    phantom: PhantomParams
+    preprocess: PreprocessParams
+    train: TrainParams
+    evaluate: EvaluateParams
+
+
+def read_params(path: Path) -> Params:
+    """Read and check a parameter file.
+
+    All of it is checked whatever the command, so that a slip in ``train`` is found before hours
+    of preprocessing.
+
+    Raises:
+        ParamsError: the file is missing or no YAML; a key is unknown, missing or impossible.
+    """
+    fields = _read_yaml(path)
+    try:
+        return Params.model_validate(fields)
+    except ValidationError as error:
+        facts = [_fact(fault, fields) for fault in error.errors()]
+        raise ParamsError(path, "\n  ".join(facts), FIX.format(path=path)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        fix = "run it where params.yaml is, or name one with --params"
+        raise ParamsError(path, "there is no such file", fix)
+    try:
+        # DVC reads YAML 1.2 in the same way
+        fields = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ParamsError(path, f"is no valid YAML: {reason}", "mend the line it names") from error
+    if not isinstance(fields, dict):
+        raise ParamsError(path, "holds no parameters", "copy one from presets/")
+    return fields
+
+
+def _fact(fault: Any, fields: dict[str, Any]) -> str:
+    """One line for one of pydantic's faults: the key as one would write it, and what is wrong."""
+    location: Sequence[Any] = fault["loc"]
+    key = ".".join(str(part) for part in location)
+    if fault["type"] == "extra_forbidden":
+        return f"{key} is not a parameter{_nearest(location)}"
+    if fault["type"] == "missing":
+        return f"{key} is missing{_similar(location, fields)}"
+    reason = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{key}: {reason} (it is {fault['input']!r})" if key else reason
+
+
+def _nearest(location: Sequence[Any]) -> str:
+    """Offer the known key that is most like an unknown one."""
+    model: Any = Params
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return _did_you_mean(location, list(model.model_fields))
+
+
+def _similar(location: Sequence[Any], fields: dict[str, Any]) -> str:
+    """Offer the key that was written where one is missing."""
+    section: Any = fields
+    for part in location[:-1]:
+        section = section[part]
+    return _did_you_mean(location, [str(name) for name in section], "; is it")
+
+
+def _did_you_mean(location: Sequence[Any], names: list[str], words: str = "; did you mean") -> str:
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    prefix = "".join(f"{part}." for part in location[:-1])
+    return f"{words} {prefix}{close[0]}?" if close else ""

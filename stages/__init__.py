@@ -1,0 +1,1 @@
+"""What a run does: one folder per DVC stage, its steps in order."""

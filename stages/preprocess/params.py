@@ -1,0 +1,35 @@
+"""The ``preprocess:`` section of params.yaml."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+NeededWhen = tuple[str, str, object]  # (choice, key it needs, value of that key)
+
+
+class PreprocessParams(BaseModel, frozen=True, extra="forbid"):
+    """How a CT becomes a prepared case. Every key is required; none is hidden here."""
+
+    format: Literal["zarr", "hdf5"]
+    liver_values: Literal["any"] | Annotated[list[PositiveInt], Field(min_length=1)]
+    crop: Literal["none", "slices", "body", "label"]
+    slices: tuple[Annotated[int, Field(ge=0)], PositiveInt] | None  # [a, b) in the file's order
+    margin_mm: NonNegativeFloat  # around the body or the label
+    grid: Literal["keep", "shape", "spacing"]
+    shape_zyx: tuple[PositiveInt | None, PositiveInt | None, PositiveInt | None] | None
+    spacing_zyx_mm: tuple[PositiveFloat | None, PositiveFloat | None, PositiveFloat | None] | None
+
+    @model_validator(mode="after")
+    def _choices_have_what_they_need(self) -> Self:
+        needs: list[NeededWhen] = [
+            ("crop: slices", "slices", self.slices),
+            ("grid: shape", "shape_zyx", self.shape_zyx),
+            ("grid: spacing", "spacing_zyx_mm", self.spacing_zyx_mm),
+        ]
+        chosen = {f"crop: {self.crop}", f"grid: {self.grid}"}
+        for choice, key, value in needs:
+            if choice in chosen and value is None:
+                raise ValueError(f"{choice} needs a value for {key}, which is null")
+        if self.slices is not None and self.slices[0] >= self.slices[1]:
+            raise ValueError(f"slices is {list(self.slices)}; the first must be below the second")
+        return self

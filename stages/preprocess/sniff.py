@@ -1,0 +1,85 @@
+"""What a file is by its content: names lie, and SimpleITK goes by names."""
+
+import gzip
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache.errors import SourceError
+
+# the longer ending first, where one ends like another
+EXTENSIONS = (".nii.gz", ".nii", ".mha", ".mhd", ".seg.nrrd", ".nrrd", ".nhdr")
+HEADER_BYTES = 352  # a NIfTI-1 header; it has its magic word at 344
+GZIP_MAGIC = b"\x1f\x8b"
+LFS_POINTER = b"version https://git-lfs"
+
+
+def extension_by_content(path: Path) -> str | None:
+    """The extension a file should have, or None if it is no volume we know.
+
+    Raises:
+        SourceError: it is a git-LFS pointer instead of the data.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES)
+    except OSError as error:
+        raise SourceError(path, f"cannot be opened ({error})", "check that it is there") from error
+    if head.startswith(LFS_POINTER):
+        fix = "fetch the data itself with: git lfs pull"
+        raise SourceError(path, "is a git-LFS pointer, not the data", fix)
+    if head.startswith(GZIP_MAGIC):
+        return ".nii.gz" if _is_nifti(_inflated_head(path)) else None
+    if _is_nifti(head):
+        return ".nii"
+    if head.startswith(b"NRRD"):
+        return ".nhdr" if path.suffix.lower() == ".nhdr" else ".nrrd"
+    if b"NDims" in head or head.startswith(b"ObjectType"):
+        return ".mhd" if path.suffix.lower() == ".mhd" else ".mha"
+    return None
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[Path]:
+    """The path under which SimpleITK can open a file: its own, or a temporary link's.
+
+    A link is made where the extension is missing or wrong, and on Windows where the path is not
+    ASCII, which SimpleITK cannot open there.
+    """
+    extension = extension_by_content(path)
+    fits = extension is None or path.name.lower().endswith(extension)
+    if fits and (os.name != "nt" or str(path).isascii()):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="liver3d-") as folder:
+        link = Path(folder) / f"volume{extension or path.suffix}"
+        _link(path.resolve(), link)
+        yield link
+
+
+def _link(target: Path, link: Path) -> None:
+    """Link, or copy where the file system or Windows forbids links."""
+    for attempt in (os.symlink, os.link, shutil.copyfile):
+        try:
+            attempt(target, link)
+        except OSError:
+            if attempt is shutil.copyfile:
+                raise
+        else:
+            return
+
+
+def _is_nifti(head: bytes) -> bool:
+    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:12] == b"n+2\0\r\n\x1a\n"
+
+
+def _inflated_head(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            return file.read(HEADER_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return b""

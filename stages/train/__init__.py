@@ -1,0 +1,1 @@
+"""From prepared cases to a trained UNet3d."""

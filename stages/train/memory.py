@@ -1,0 +1,53 @@
+"""Whether a training step fits, before the first one is tried."""
+
+from pathlib import Path
+
+import psutil
+import torch
+
+from cache.errors import ParamsError
+from cache.grid import Triple
+from stages.train.params import TrainParams
+
+# Bytes per patch voxel and first-level channel that a training step needs at its peak, over what
+# the process holds anyway; measured on the CPU with the script named in docs/decisions/0005.
+BYTES_PER_VOXEL_AND_CHANNEL = 60
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def require_memory(params: TrainParams, largest_zyx: Triple, device: torch.device) -> None:
+    """Refuse a patch that the memory cannot hold.
+
+    Args:
+        params: the ``train`` section.
+        largest_zyx: the largest training volume, which is the patch where ``patch_zyx`` is null.
+        device: where the step runs.
+
+    Raises:
+        ParamsError: names what is needed, what is there and what to change.
+    """
+    patch = params.patch_zyx or largest_zyx
+    voxels = params.batch_size * patch[0] * patch[1] * patch[2]
+    needed = voxels * params.n_channels * BYTES_PER_VOXEL_AND_CHANNEL
+    free = free_bytes(device)
+    if needed <= free:
+        return
+    sides = "·".join(str(side) for side in patch)
+    raise ParamsError(
+        "train.patch_zyx",
+        f"{params.batch_size} patches of {sides} voxels with {params.n_channels} channels need"
+        f" about {needed / 1e9:.1f} GB; {device} has {free / 1e9:.1f} GB free",
+        "make train.patch_zyx, train.batch_size or train.n_channels smaller",
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a device; on the CPU what a container's limit leaves of it."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    for limit in map(Path, CGROUP_LIMITS):
+        text = limit.read_text().strip() if limit.is_file() else "max"
+        if text != "max":
+            free = min(free, max(0, int(text) - psutil.Process().memory_info().rss))
+    return free

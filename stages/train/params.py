@@ -1,0 +1,50 @@
+"""The ``train:`` section of params.yaml."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+GROUPS = 8  # of the GroupNorm layers, as in the notebook; every width is a multiple of n_channels
+SMALLEST_SIDE = 16  # four poolings by two
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=SMALLEST_SIDE)]
+
+
+class TrainParams(BaseModel, frozen=True, extra="forbid"):
+    """How ``UNet3d`` is trained. Every key is required; none is hidden here."""
+
+    n_channels: PositiveInt  # width of the first level
+    upsampling: Literal["trilinear", "transposed"]
+    patch_zyx: tuple[Side, Side, Side] | None  # what the network sees, voxels; null: whole volumes
+    batch_size: PositiveInt
+    patches_per_case: PositiveInt  # in an epoch
+    foreground_share: Share  # of the patches, centred on a liver voxel
+    hu_window: tuple[float, float] | None  # (low, high) HU, clipped; null feeds raw HU
+    epochs: PositiveInt
+    learning_rate: PositiveFloat
+    schedule: Literal["constant", "cosine"]
+    loss: Literal["cross_entropy", "dice_ce"]
+    precision: Literal["auto", "bf16", "fp32"]
+    validate_every: PositiveInt  # epochs
+    validation_share: Share  # of the patients
+    test_share: Share  # of the patients
+
+    @field_validator("n_channels")
+    @classmethod
+    def _channels_fill_the_groups(cls, n_channels: int) -> int:
+        if n_channels % GROUPS:
+            nearest = max(GROUPS, round(n_channels / GROUPS) * GROUPS)
+            raise ValueError(
+                f"{n_channels} channels cannot be divided into the {GROUPS} groups of GroupNorm;"
+                f" take a multiple of {GROUPS} such as {nearest}"
+            )
+        return n_channels
+
+    @model_validator(mode="after")
+    def _values_fit_together(self) -> Self:
+        if self.hu_window is not None and self.hu_window[0] >= self.hu_window[1]:
+            raise ValueError(f"hu_window is {list(self.hu_window)}; low must be below high")
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave no patient to train on")
+        return self

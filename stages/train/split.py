@@ -1,0 +1,91 @@
+"""Who trains, who validates, who tests: by patient, a pure function of seed and patient ids."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from cache.errors import ParamsError
+from cache.files import write_json
+from cache.manifest import Manifest
+
+Role = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Patient ids by role, each list sorted; no patient stands in two."""
+
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+
+    def role_of(self, patient_id: str) -> Role | None:
+        """The role of a patient, None for one the split does not know."""
+        roles: tuple[Role, ...] = ("train", "validation", "test")
+        return next((role for role in roles if patient_id in getattr(self, role)), None)
+
+    def cases(self, manifest: Manifest, role: Role) -> list[str]:
+        """Case ids of all patients of a role, sorted."""
+        patients = set(getattr(self, role))
+        return sorted(
+            case_id for case_id, entry in manifest.cases.items() if entry.patient_id in patients
+        )
+
+
+def split_patients(
+    patient_ids: Iterable[str], *, seed: int, validation_share: float, test_share: float
+) -> Split:
+    """Split patients by the order of a hash of seed and id.
+
+    Each has a fixed place in that order, the first are for testing and the last for validation,
+    so that a new patient moves at most one other at each border. A share above zero gives at
+    least one patient as long as one is left to train on.
+    """
+    ordered = sorted(set(patient_ids), key=lambda patient: _place(seed, patient))
+    n_test = _count(test_share, len(ordered), left=len(ordered) - 1)
+    n_validation = _count(validation_share, len(ordered), left=len(ordered) - 1 - n_test)
+    first_validation = len(ordered) - n_validation
+    return Split(
+        train=sorted(ordered[n_test:first_validation]),
+        validation=sorted(ordered[first_validation:]),
+        test=sorted(ordered[:n_test]),
+    )
+
+
+def read_split(path: Path, patient_ids: Iterable[str]) -> Split:
+    """A split from a file ``{"train": [...], "validation": [...], "test": [...]}``.
+
+    Raises:
+        ParamsError: the file is missing or malformed, names a patient twice, or none to train on.
+    """
+    fix = 'give {"train": [patient ids], "validation": [...], "test": [...]}, each patient once'
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        split = Split(*(sorted(fields[role]) for role in ("train", "validation", "test")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ParamsError(path, f"is no split file ({error})", fix) from error
+    named = split.train + split.validation + split.test
+    twice = sorted({patient for patient in named if named.count(patient) > 1})
+    if twice:
+        raise ParamsError(path, f"names {', '.join(twice)} more than once", fix)
+    if not set(split.train) & set(patient_ids):
+        raise ParamsError(path, "names no patient of the store for training", fix)
+    return split
+
+
+def write_split(path: Path, split: Split) -> None:
+    """Record a split, readable by ``read_split``."""
+    write_json(path, asdict(split))
+
+
+def _place(seed: int, patient: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+
+
+def _count(share: float, patients: int, *, left: int) -> int:
+    if share == 0:
+        return 0
+    return min(max(1, round(share * patients)), max(0, left))
