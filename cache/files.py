@@ -34,10 +34,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def remove(path: Path) -> None:
     """Delete a file or a folder with all in it, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    if not path.name.startswith(PARTIAL):
+        # renamed first: of a folder deleted by half, the half that stays may look like a whole case
+        scrap = path.with_name(f"{PARTIAL}{path.name}.old")
+        remove(scrap)
+        path = path.rename(scrap)
+    shutil.rmtree(path)
 
 
 def remove_partials(folder: Path) -> None:

@@ -25,12 +25,16 @@ class Hdf5Backend:
         self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]
     ) -> None:
         """Write one case as an HDF5 file; attributes are JSON, since HDF5 has no nested ones."""
+        # made in memory: when HDF5 itself meets a full disk, closing the file kills the process.
         # "latest" structures carry checksums of the file's own metadata
-        with h5py.File(path, "w", libver="latest") as file:
+        in_memory = {"driver": "core", "backing_store": False, "block_size": 1 << 20}
+        with h5py.File(path, "w", libver="latest", **in_memory) as file:
             for name, value in attributes.items():
                 file.attrs[name] = json.dumps(value, sort_keys=True)
             for name, array in arrays.items():
                 _write_array(file, name, array)
+            file.flush()
+            path.write_bytes(file.id.get_file_image())
 
     def attributes(self, path: Path) -> dict[str, Any]:
         """The file's attributes, decoded."""

@@ -75,7 +75,7 @@ def read_manifest(root: Path) -> Manifest:
         check_version(path, fields)
         entries = [_entry(line) for line in fields["cases"]]
         return Manifest({entry.case_id: entry for entry in entries}, fields["params"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(path, f"the manifest is damaged ({error})", REBUILD) from error
 
 

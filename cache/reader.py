@@ -12,7 +12,7 @@ from cache.backend import Arrays, backend_of
 from cache.case import AIR_HU, CaseInfo, Mask, Patch, Volume, Voxels
 from cache.errors import StoreError
 from cache.grid import Box
-from cache.manifest import Manifest, read_manifest
+from cache.manifest import Entry, Manifest, read_manifest
 from cache.writer import read_info
 
 DECODED_BYTES = 256 << 20  # what one open Zarr case may hold decoded
@@ -84,7 +84,7 @@ class CaseStore:
         Raises:
             StoreError: a chunk fails its checksum, or the case is not in the store.
         """
-        shape = self.manifest.cases[patch.case_id].shape_zyx
+        shape = self._entry(patch.case_id).shape_zyx
         volume = np.full(patch.box.shape_zyx, AIR_HU, np.int16)
         mask = np.zeros(patch.box.shape_zyx, np.uint8)
         inside = patch.box.clipped(shape)
@@ -124,7 +124,10 @@ class CaseStore:
             return self._open[case_id]
 
     def _path(self, case_id: str) -> Path:
+        return self.root / self._entry(case_id).file
+
+    def _entry(self, case_id: str) -> Entry:
         if case_id not in self.manifest.cases:
             fix = f"cases are {', '.join(self.case_ids[:5])}, …"
             raise StoreError(self.root, f"there is no case {case_id!r}", fix)
-        return self.root / self.manifest.cases[case_id].file
+        return self.manifest.cases[case_id]

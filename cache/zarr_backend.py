@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from cache.backend import chunk_shape
 from cache.grid import Box
 
+ZARRS = {
+    "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
+    # threads put the chunks into the shard as they finish: another order, other bytes, every time
+    "threading.max_workers": 1,
+}
+
 
 @dataclass(frozen=True)
 class ZarrBackend:
@@ -29,11 +35,14 @@ class ZarrBackend:
         """Write one case as a Zarr v3 group."""
         import zarr  # 0.4 s to import, and readers never need it
 
-        # the setting ends with this block: zarrs deadlocks in forked readers of other people's
-        with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        # the settings end with this block: zarrs deadlocks in forked readers of other people's
+        with zarr.config.set(ZARRS):
             group = zarr.create_group(path, zarr_format=3, attributes=attributes)
-            for name, array in arrays.items():
-                _write_array(group, name, array)
+            try:
+                for name, array in arrays.items():
+                    _write_array(group, name, array)
+            except RuntimeError as error:  # how zarrs says that the disk is full
+                raise OSError(str(error)) from error
 
     def attributes(self, path: Path) -> dict[str, Any]:
         """The group's attributes, straight from its zarr.json."""

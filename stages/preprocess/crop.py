@@ -54,8 +54,8 @@ def body_box(path: Path, volume: Volume, spacing_zyx_mm: TripleMm, margin_mm: fl
         fix = "check that the file is a CT in Hounsfield units"
         raise SourceError(path, f"no voxel is denser than {BODY_HU} HU", fix)
     box = _box_of(_largest_piece(dense))
-    start = np.multiply(box.start_zyx, steps)
-    # the voxel after the last coarse one may still be body, up to the next coarse one
+    # the voxels between the outermost coarse one and the next may still be body
+    start = np.multiply(np.subtract(box.start_zyx, 1), steps) + 1
     stop = np.multiply(box.stop_zyx, steps)
     return _with_margin(Box(triple(start), triple(stop)), volume.shape, spacing_zyx_mm, margin_mm)
 

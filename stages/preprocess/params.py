@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, Positive
 NeededWhen = tuple[str, str, object]  # (choice, key it needs, value of that key)
 
 
-class PreprocessParams(BaseModel, frozen=True, extra="forbid"):
+class PreprocessParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How a CT becomes a prepared case. Every key is required; none is hidden here."""
 
     format: Literal["zarr", "hdf5"]
