@@ -30,7 +30,9 @@ class Hdf5Backend:
         in_memory = {"driver": "core", "backing_store": False, "block_size": 1 << 20}
         with h5py.File(path, "w", libver="latest", **in_memory) as file:
             for name, value in attributes.items():
-                file.attrs[name] = json.dumps(value, sort_keys=True)
+                # of fixed length: others go to a heap without checksums, where one flipped bit can
+                # send the HDF5 library round and round for ever
+                file.attrs[name] = np.bytes_(json.dumps(value, sort_keys=True))
             for name, array in arrays.items():
                 _write_array(file, name, array)
             file.flush()

@@ -105,7 +105,7 @@ class CaseStore:
     def _read(self, case_id: str, name: str, box: Box | None = None) -> NDArray[Any]:
         try:
             return self._arrays(case_id).read(name, box)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise StoreError(
                 self._path(case_id),
                 f"case {case_id} is damaged: its {name} cannot be read ({error})",

@@ -55,6 +55,6 @@ def read_info(path: Path) -> CaseInfo:
         fields = backend_of(path).attributes(path)
         check_version(path, fields)
         return CaseInfo.from_dict(fields)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         fix = "delete it and run python -m pipeline.preprocess again"
         raise StoreError(path, f"is damaged ({error})", fix) from error

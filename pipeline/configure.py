@@ -8,6 +8,7 @@ from typing import Any
 import click
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.error import YAMLError
 
 from cache.files import replacing
 from pipeline.command import PathType, command, params_option
@@ -30,7 +31,7 @@ def main(preset: str | None, src: Path | None, params_file: Path) -> None:
         raise click.UsageError("name a --preset, a --src, or both")
     template = PRESETS / f"{preset}.yaml" if preset else params_file
     read_params(template)  # refuses what is wrong with it before anything is written
-    before = _leaves(_load(params_file)) if params_file.is_file() else {}
+    before = _readable_leaves(params_file)
     document = _load(template)
     if src is not None:
         document["data"]["src"] = src.as_posix()
@@ -45,7 +46,7 @@ def main(preset: str | None, src: Path | None, params_file: Path) -> None:
 def _yaml() -> YAML:
     yaml = YAML()
     yaml.width = 4096  # never fold a line
-    yaml.preserve_quotes = True  # type: ignore[assignment]
+    yaml.preserve_quotes = True
     # null is written out, as it is in the presets
     yaml.representer.add_representer(
         type(None), lambda out, _: out.represent_scalar("tag:yaml.org,2002:null", "null")
@@ -67,6 +68,14 @@ def _empty_list() -> CommentedSeq:
     empty = CommentedSeq()
     empty.fa.set_flow_style()
     return empty
+
+
+def _readable_leaves(path: Path) -> dict[str, Any]:
+    """The parameters of a file that is about to be replaced; none if it is missing or damaged."""
+    try:
+        return _leaves(_load(path))
+    except (OSError, UnicodeDecodeError, YAMLError, AttributeError):
+        return {}
 
 
 def _leaves(section: Any, prefix: str = "") -> dict[str, Any]:
@@ -91,9 +100,9 @@ def _tell(path: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(list(value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_text(one) for one in value) + "]"
+    return "null" if value is None else str(value)
 
 
 if __name__ == "__main__":

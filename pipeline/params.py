@@ -73,13 +73,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _fact(fault: Any, fields: dict[str, Any]) -> str:
     """One line for one of pydantic's faults: the key as one would write it, and what is wrong."""
-    location: Sequence[Any] = fault["loc"]
+    # pydantic adds the tried type where several are allowed, as in list[int]; nobody wrote that
+    location: Sequence[Any] = [part for part in fault["loc"] if "[" not in str(part)]
     key = ".".join(str(part) for part in location)
     if fault["type"] == "extra_forbidden":
         return f"{key} is not a parameter{_nearest(location)}"
     if fault["type"] == "missing":
         return f"{key} is missing{_similar(location, fields)}"
     reason = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "value_error":  # our own rules name the values they are about
+        return f"{key}: {reason}" if key else reason
     return f"{key}: {reason} (it is {fault['input']!r})" if key else reason
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.command import PathType, command, device_option
-from stages.evaluate.export import write_mask
+from stages.evaluate.export import require_ending, write_mask
 from stages.evaluate.restore import restore_mask
 from stages.evaluate.window import liver_probability
 from stages.preprocess.params import PreprocessParams
@@ -27,13 +27,15 @@ def main(model: Path, ct: Path, out: Path, overlap: float, device: str) -> None:
     The CT is prepared as the training data was, by the parameters in the model's file. The mask
     has the CT's size, spacing, origin and direction. Not for clinical use.
     """
+    require_ending(out)
+    chosen = choose_device(device)
     checkpoint = load_checkpoint(model)
     preprocess = PreprocessParams.model_validate(checkpoint.preprocess)
     if preprocess.crop == "label":
         click.echo("the model was trained on label crops; there is no label, so the body is taken")
     source = read_source(ct)
     prepared = prepare_volume(source, preprocess, None)
-    train, chosen = checkpoint.params(), choose_device(device)
+    train = checkpoint.params()
     probability = liver_probability(
         network_on_hu(checkpoint.network(), train, chosen),
         prepared.volume,

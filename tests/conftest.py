@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from click.testing import CliRunner
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 from cache.backend import backends
@@ -21,6 +22,10 @@ from cache.grid import IDENTITY, Box, Grid
 from cache.manifest import Manifest, entry_of, write_manifest
 from cache.writer import write_case as write_prepared
 from stages.preprocess.scan import CaseFiles
+
+# the same examples in every run, however slow the machine
+settings.register_profile("liver3d", deadline=None, derandomize=True)
+settings.load_profile("liver3d")
 
 REPO = Path(__file__).parent.parent
 CASE_SHAPE_ZYX = (14, 18, 20)
@@ -74,7 +79,8 @@ def liver_label():
 def write_volume(tmp_path):
     """Write one volume: ``array`` if given, else one of ``size_xyz`` filled with ``hu``.
 
-    A relative path is below ``tmp_path``; its ending chooses the format.
+    A relative path is below ``tmp_path``. Its ending chooses the format, unless ``format`` does:
+    so a file may have another ending than its content, or none.
     """
 
     def write(
@@ -87,6 +93,8 @@ def write_volume(tmp_path):
         direction=IDENTITY,
         dtype=None,
         hu=-1000,
+        format=None,  # noqa: A002 - the field's word
+        compress=None,
     ):
         if array is None:
             array = np.full(size_xyz[::-1], hu, np.int16)
@@ -97,8 +105,11 @@ def write_volume(tmp_path):
         image.SetDirection([float(cosine) for cosine in direction])
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        sitk.WriteImage(image, str(target))
-        return target
+        written = target.with_name(f"being-written{format}") if format else target
+        sitk.WriteImage(
+            image, str(written), ".gz" in written.suffix if compress is None else compress
+        )
+        return written.rename(target)
 
     return write
 
@@ -117,17 +128,17 @@ def write_case(write_volume):
         label_name="{id}/{id}.nii.gz",
         seed=0,
         spacing_xyz_mm=CASE_SPACING_XYZ_MM,
-        **grid,
+        **how,
     ):
         ct = body_hu(seed) if ct is None else ct
         label = liver_label() if label is None else label
-        grid = {"spacing_xyz_mm": spacing_xyz_mm, **grid}
+        how = {"spacing_xyz_mm": spacing_xyz_mm, **how}
         names = (ct_name.format(id=case_id), label_name.format(id=case_id))
         return CaseFiles(
             case_id,
             case_id,
-            write_volume(Path(folder, "image", names[0]), ct, **grid),
-            write_volume(Path(folder, "label", names[1]), label, **grid),
+            write_volume(Path(folder, "image", names[0]), ct, **how),
+            write_volume(Path(folder, "label", names[1]), label, **how),
         )
 
     return write

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.uint8] | NDArray[np.bool_]
+AnyMask = NDArray[np.uint8] | NDArray[np.bool_]  # 0 or 1; as stored, or as compared
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-def as_bool(mask: Mask, name: str) -> NDArray[np.bool_]:
+def as_bool(mask: AnyMask, name: str) -> NDArray[np.bool_]:
     """A mask as bool, without a copy.
 
     Args:
@@ -76,7 +76,7 @@ def as_bool(mask: Mask, name: str) -> NDArray[np.bool_]:
     return mask.view(np.bool_)
 
 
-def overlap(prediction: Mask, truth: Mask) -> Overlap:
+def overlap(prediction: AnyMask, truth: AnyMask) -> Overlap:
     """Count where two masks agree and where they differ.
 
     Args:

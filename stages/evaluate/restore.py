@@ -41,4 +41,5 @@ def inside_box(mask: Mask, *, box: Box, source_grid: Grid, orientation: str) -> 
     """A mask on the source grid with everything outside the prepared box taken away."""
     inside = np.zeros(lps_grid(source_grid, orientation).shape_zyx, np.uint8)
     inside[box.slices] = 1
-    return mask * from_lps(inside, orientation)
+    kept: Mask = mask * from_lps(inside, orientation)
+    return kept

@@ -1,8 +1,11 @@
 """Rules a case must pass, and rules that warn. One function each."""
 
-import numpy as np
+from typing import Any
 
-from cache.case import Mask, Volume
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.case import Mask
 from cache.errors import SourceError
 from cache.grid import Grid
 from stages.preprocess.read import SourceVolume
@@ -67,9 +70,9 @@ def warn_liver_volume(liver_ml: float) -> Warnings:
     return [{"rule": "liver-volume", "fact": fact, "fix": fix}]
 
 
-def warn_hu_range(volume: Volume) -> Warnings:
+def warn_hu_range(voxels: NDArray[Any]) -> Warnings:
     """Doubt a CT without air or without tissue: its values are probably not Hounsfield units."""
-    low, high = int(volume.min()), int(volume.max())
+    low, high = int(voxels.min()), int(voxels.max())
     if low <= DENSEST_AIR_HU and high >= THINNEST_BODY_HU:
         return []
     fact = f"values run from {low} to {high}; a CT in HU has air near -1000 and tissue near 0"

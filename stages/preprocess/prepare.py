@@ -82,7 +82,7 @@ def prepare_case(
         liver_ml=liver_ml,
         source_digests=digests,
         params=params.model_dump(mode="json"),
-        warnings=_warnings(prepared, prepared_mask, liver_ml),
+        warnings=_warnings(ct, prepared_mask, liver_ml),
     )
     foreground = sample_foreground(prepared_mask)
     return PreparedCase(info, prepared.volume, prepared_mask, source_mask, foreground)
@@ -148,8 +148,9 @@ def _target_shape(cropped: Grid, params: PreprocessParams) -> Triple:
     return triple(shape)
 
 
-def _warnings(prepared: PreparedVolume, mask: Mask, liver_ml: float) -> list[dict[str, Any]]:
-    warnings = warn_liver_volume(liver_ml) + warn_hu_range(prepared.volume)
+def _warnings(ct: SourceVolume, mask: Mask, liver_ml: float) -> list[dict[str, Any]]:
+    # the whole CT: a tight crop holds no air
+    warnings = warn_liver_volume(liver_ml) + warn_hu_range(ct.array)
     if not mask.any():
         fact = "no liver is left in the prepared box"
         fix = "choose another crop, or list the case under data.exclude"

@@ -67,9 +67,10 @@ def run(
 
     Raises:
         SourceError: the folder cannot be used, or no case is left.
+        StoreError: the store cannot be written to.
     """
     found = scan(src, exclude)
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     remove_partials(out)
     # without a manifest nobody trains on a store that is being changed
     remove(out / MANIFEST)
@@ -86,6 +87,13 @@ def run(
         _prune(out, manifest)
     write_manifest(out, manifest)
     return Summary(manifest, problems, sum(one.was_there for one in outcomes))
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(out, f"cannot be made ({error})", "give another --out") from error
 
 
 def prepare_into_store(job: Job) -> Outcome:

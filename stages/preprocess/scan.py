@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cache.errors import SourceError
 from stages.preprocess.problems import Problem
-from stages.preprocess.sniff import EXTENSIONS, extension_by_content
+from stages.preprocess.sniff import EXTENSIONS, data_files, extension_by_content
 
 LAYOUT = "image/<id>/<id>.nii.gz with label/<id>/<id>.nii.gz, or image/<id>.nii.gz with label/…"
 SAFE_ID = re.compile(r"\w[\w .+=@()-]*", re.UNICODE)
@@ -45,16 +45,13 @@ def scan(src: Path, exclude: Iterable[str]) -> Scan:
     """
     for folder in (src, src / "image", src / "label"):
         _require_folder(folder)
-    cts, ct_problems = _volumes(src / "image")
-    labels, label_problems = _volumes(src / "label")
-    broken = {problem.case_id for problem in ct_problems + label_problems}
-    cases, problems = [], ct_problems + label_problems
+    cts, labels = _volumes(src / "image"), _volumes(src / "label")
+    cases, problems = [], []
     for case_id in sorted(cts.keys() | labels.keys()):
-        problem = _refusal(case_id, cts.get(case_id), labels.get(case_id), set(exclude))
-        if problem is None:
-            cases.append(CaseFiles(case_id, case_id, cts[case_id], labels[case_id]))
-        elif case_id not in broken:
-            problems.append(problem)
+        refusals = _refusals(src, case_id, cts.get(case_id), labels.get(case_id), set(exclude))
+        problems += refusals
+        if not refusals:
+            cases.append(CaseFiles(case_id, case_id, cts[case_id][0], labels[case_id][0]))
     problems += _unknown_exclusions(exclude, cts.keys() | labels.keys())
     return Scan(cases, problems + _unused_files(src, cases, problems))
 
@@ -66,20 +63,18 @@ def _require_folder(folder: Path) -> None:
         raise SourceError(folder, "the folder is empty", f"lay the data out as {LAYOUT}")
 
 
-def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
-    """The volume of each case id below image/ or label/, and the ids that have none or several."""
-    candidates: dict[str, list[Path]] = defaultdict(list)
+def _volumes(folder: Path) -> dict[str, list[Path]]:
+    """The volumes that claim to be a case, by its id, below image/ or label/; one each is right."""
+    found: dict[str, list[Path]] = defaultdict(list)
     for entry in sorted(folder.iterdir()):
         case_id = stem(entry.name)
+        if entry.name.startswith("."):  # .DS_Store, .ipynb_checkpoints: never a case
+            continue
         if entry.is_dir():
-            candidates[case_id] += _volumes_of_case(entry, case_id)
+            found[case_id] += _volumes_of_case(entry, case_id)
         elif is_volume(entry):
-            candidates[case_id].append(entry)
-    found = {case_id: paths[0] for case_id, paths in candidates.items() if len(paths) == 1}
-    problems = [
-        _not_one(folder, case_id, paths) for case_id, paths in candidates.items() if len(paths) != 1
-    ]
-    return found, problems
+            found[case_id].append(entry)
+    return dict(found)
 
 
 def _volumes_of_case(folder: Path, case_id: str) -> list[Path]:
@@ -89,31 +84,43 @@ def _volumes_of_case(folder: Path, case_id: str) -> list[Path]:
     return named or volumes
 
 
-def _not_one(folder: Path, case_id: str, paths: list[Path]) -> Problem:
-    fact = "holds no volume SimpleITK could read"
-    if paths:
-        names = ", ".join(path.name for path in paths[:4])
-        fact = f"{len(paths)} volumes claim to be this case: {names}"
-    fix = f"keep one file per case, named {case_id}, or list the case under data.exclude"
-    return Problem("skipped", "one-file-per-case", case_id, str(folder / case_id), fact, fix)
-
-
-def _refusal(
-    case_id: str, ct: Path | None, label: Path | None, exclude: set[str]
-) -> Problem | None:
-    path = str(ct or label)
+def _refusals(
+    src: Path, case_id: str, cts: list[Path] | None, labels: list[Path] | None, exclude: set[str]
+) -> list[Problem]:
+    """Why a case cannot be prepared; nothing if it can."""
     if case_id in exclude:
-        return Problem("ignored", "excluded", case_id, path, "is listed under data.exclude", "-")
-    if ct is None:
-        fix = "add the CT under image/, or list the case under data.exclude"
-        return Problem("skipped", "ct-missing", case_id, path, "is a label without a CT", fix)
-    if label is None:
-        fix = "add the label under label/, or list the case under data.exclude"
-        return Problem("skipped", "label-missing", case_id, path, "is a CT without a label", fix)
-    if not SAFE_ID.fullmatch(case_id):
+        path = str([*(cts or []), *(labels or []), src][0])
+        return [Problem("ignored", "excluded", case_id, path, "is listed under data.exclude", "-")]
+    problems = []
+    for folder, paths in ((src / "image", cts), (src / "label", labels)):
+        if paths is not None and len(paths) != 1:
+            problems.append(_not_one(folder, case_id, paths))
+    if cts is None and labels:
+        fact, fix = "is a label without a CT", "add the CT under image/"
+        problems.append(_skipped("ct-missing", case_id, labels[0], fact, fix))
+    if labels is None and cts:
+        fact, fix = "is a CT without a label", "add the label under label/"
+        problems.append(_skipped("label-missing", case_id, cts[0], fact, fix))
+    if not problems and cts and not SAFE_ID.fullmatch(case_id):
         fact = f"the id {case_id!r} cannot be a file's name everywhere"
-        return Problem("skipped", "safe-id", case_id, path, fact, "rename it to letters and digits")
-    return None
+        problems.append(_skipped("safe-id", case_id, cts[0], fact, "rename it"))
+    return problems
+
+
+def _not_one(folder: Path, case_id: str, paths: list[Path]) -> Problem:
+    fix = f"keep one file per case, named {case_id}"
+    if paths:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in paths[:4])
+        fact = f"{len(paths)} volumes claim to be this case: {names}"
+        return _skipped("one-file-per-case", case_id, paths[0], fact, fix)
+    entry = next(entry for entry in sorted(folder.iterdir()) if stem(entry.name) == case_id)
+    fact = f"holds no volume ({', '.join(EXTENSIONS)})"
+    return _skipped("one-file-per-case", case_id, entry, fact, fix)
+
+
+def _skipped(rule: str, case_id: str, path: Path, fact: str, fix: str) -> Problem:
+    fix = f"{fix}, or list the case under data.exclude"
+    return Problem("skipped", rule, case_id, str(path), fact, fix)
 
 
 def _unknown_exclusions(exclude: Iterable[str], known: Iterable[str]) -> list[Problem]:
@@ -127,13 +134,27 @@ def _unknown_exclusions(exclude: Iterable[str], known: Iterable[str]) -> list[Pr
 def _unused_files(src: Path, cases: list[CaseFiles], problems: list[Problem]) -> list[Problem]:
     """A reason for every file that neither belongs to a case nor is named by a problem."""
     used = {path for case in cases for path in (case.ct, case.label)}
+    used |= {beside for path in used for beside in data_files(path)}
     named = {problem.path for problem in problems}
-    fact = "is not the CT or label of a case"
+    left_out = {problem.case_id for problem in problems if problem.rule != "unknown-exclusion"}
     return [
-        Problem("ignored", "not-a-volume", "", str(path), fact, "-")
+        _unused(path, _case_of(path.relative_to(src)), left_out)
         for path in _files(src)
         if path not in used and str(path) not in named
     ]
+
+
+def _unused(path: Path, case_id: str, left_out: set[str]) -> Problem:
+    if case_id in left_out:
+        fact = f"belongs to case {case_id}, which is left out"
+        return Problem("ignored", "case-left-out", case_id, str(path), fact, "-")
+    fact = "is not the CT or label of a case"
+    return Problem("ignored", "not-a-volume", "", str(path), fact, "-")
+
+
+def _case_of(relative: Path) -> str:
+    """The id of the case a file below image/ or label/ would belong to."""
+    return stem(relative.parts[1]) if len(relative.parts) > 1 else ""
 
 
 def _files(src: Path) -> Iterator[Path]:
@@ -155,6 +176,8 @@ def is_volume(path: Path) -> bool:
     if path.name.lower().endswith(EXTENSIONS):
         return True
     try:
-        return not path.suffix and extension_by_content(path) is not None
+        # an id may have a dot in it, as in image/1.2.840/1.2.840
+        bare = not path.suffix or path.name == path.parent.name
+        return bare and extension_by_content(path) is not None
     except SourceError:
         return True  # meant as a volume; reading it will say what is wrong with it

@@ -16,6 +16,7 @@ EXTENSIONS = (".nii.gz", ".nii", ".mha", ".mhd", ".seg.nrrd", ".nrrd", ".nhdr")
 HEADER_BYTES = 352  # a NIfTI-1 header; it has its magic word at 344
 GZIP_MAGIC = b"\x1f\x8b"
 LFS_POINTER = b"version https://git-lfs"
+DETACHED = (".mhd", ".nhdr")  # headers that name the file with the voxels
 
 
 def extension_by_content(path: Path) -> str | None:
@@ -43,6 +44,17 @@ def extension_by_content(path: Path) -> str | None:
     return None
 
 
+def data_files(path: Path) -> list[Path]:
+    """The files with the voxels, beside a header that names them; empty for all other files."""
+    if not path.name.lower().endswith(DETACHED):
+        return []
+    # "ElementDataFile = 1.raw", "data file: 1.raw", or a list with one name a line
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    names = {line.partition(mark)[2].strip() for line in lines for mark in "=:"}
+    names |= {line.strip() for line in lines}
+    return sorted(path.parent / name for name in names if name and _is_file(path.parent / name))
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[Path]:
     """The path under which SimpleITK can open a file: its own, or a temporary link's.
@@ -58,6 +70,8 @@ def readable(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="liver3d-") as folder:
         link = Path(folder) / f"volume{extension or path.suffix}"
         _link(path.resolve(), link)
+        for beside in data_files(path):
+            _link(beside.resolve(), Path(folder) / beside.name)
         yield link
 
 
@@ -71,6 +85,13 @@ def _link(target: Path, link: Path) -> None:
                 raise
         else:
             return
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a line of a header that cannot be a file's name
+        return False
 
 
 def _is_nifti(head: bytes) -> bool:

@@ -1,6 +1,5 @@
 """Checkpoints: written whole or not at all, loadable without running anything in them."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +56,17 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a crash leaves the previous one."""
-    with replacing(path) as partial:
-        torch.save({"version": CHECKPOINT_VERSION, **vars(checkpoint)}, partial)
+    """Write a checkpoint; a crash leaves the previous one.
+
+    Raises:
+        ModelError: the disk refused it.
+    """
+    try:
+        with replacing(path) as partial:
+            torch.save({"version": CHECKPOINT_VERSION, **vars(checkpoint)}, partial)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        fix = "free some space and run it again; it goes on after the last whole checkpoint"
+        raise ModelError(path, f"cannot be written ({_reason(error)})", fix) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -70,16 +77,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise ModelError(path, "there is no model here", "run python -m pipeline.train first")
-    fix = "delete it and run python -m pipeline.train again"
     try:
         fields = torch.load(path, map_location="cpu", weights_only=True)
         version = fields.pop("version")
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ModelError(path, f"is damaged ({error})", fix) from error
-    if version > CHECKPOINT_VERSION:
-        fact = f"has version {version}; this liver3d reads up to {CHECKPOINT_VERSION}"
-        raise ModelError(path, fact, "update liver3d")
-    return Checkpoint(**fields)
+        if version <= CHECKPOINT_VERSION:
+            return Checkpoint(**fields)
+    except Exception as error:  # torch stumbles over a damaged or foreign file in a dozen ways
+        fact = f"is damaged, or no model of liver3d ({_reason(error)})"
+        fix = "delete it and run python -m pipeline.train again"
+        raise ModelError(path, fact, fix) from error
+    fact = f"has version {version}; this liver3d reads up to {CHECKPOINT_VERSION}"
+    raise ModelError(path, fact, "update liver3d")
 
 
 def cpu_state(module: nn.Module) -> dict[str, Any]:
@@ -88,3 +96,9 @@ def cpu_state(module: nn.Module) -> dict[str, Any]:
         name: value.detach().cpu().contiguous().clone()
         for name, value in module.state_dict().items()
     }
+
+
+def _reason(error: Exception) -> str:
+    """The kind of an error and the first line of its message, without a full stop."""
+    line = str(error).partition("\n")[0].rstrip(". ")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

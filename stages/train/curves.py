@@ -15,10 +15,15 @@ def write_curves(folder: Path, history: list[Row]) -> None:
     doubled row, and what an earlier run left is replaced.
     """
     names = sorted({name for row in history for name in row if name != "epoch"})
+    curves = folder / "plots" / "metrics"
+    for stale in set(curves.rglob("*.tsv")) - {curves / f"{name}.tsv" for name in names}:
+        stale.unlink()
     for name in names:
-        _write_tsv(folder / "plots" / "metrics" / f"{name}.tsv", name.split("/")[-1], name, history)
+        _write_tsv(curves / f"{name}.tsv", name.split("/")[-1], name, history)
     if history:
         write_json(folder / "metrics.json", _latest(history, names))
+    else:
+        (folder / "metrics.json").unlink(missing_ok=True)
 
 
 def _write_tsv(path: Path, column: str, name: str, history: list[Row]) -> None:

@@ -32,8 +32,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # "meta" makes tensors too, but without values
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise ParamsError("--device", f"{name!r}: {reason}", "use auto, cpu or cuda") from error
     return device
@@ -52,6 +52,21 @@ def autocast(params: TrainParams, device: torch.device) -> AbstractContextManage
         params.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def require_sound_gradients(params: TrainParams, device: torch.device) -> None:
+    """Refuse to train in bfloat16 on the CPU, where some gradients are wrong; predicting is sound.
+
+    Seen with torch 2.13 and AVX-512: of a 3x3x3 convolution that sees exactly two slices, the
+    weights' gradient holds uninitialised memory. Patches 16 to 23 or 32 to 47 slices deep are
+    halved down to two.
+
+    Raises:
+        ParamsError: the precision is bf16 and the device the CPU.
+    """
+    if params.precision == "bf16" and device.type == "cpu":
+        fact = "is bf16, in which torch computes some gradients wrongly on the CPU"
+        raise ParamsError("train.precision", fact, "set it to auto, which is fp32 there")
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:

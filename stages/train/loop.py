@@ -92,10 +92,13 @@ def validate(
     params: TrainParams,
     device: torch.device,
 ) -> Row:
-    """Mean Dice and IoU over whole cases, on the prepared grid; cases without liver do not count.
+    """Mean Dice and IoU over whole cases, on the prepared grid.
+
+    A case in which there is no liver and none is found does not count; liver found where there
+    is none counts as 0.
 
     Returns:
-        ``validation/dice`` and ``validation/iou``; NaN if no case has liver.
+        ``validation/dice`` and ``validation/iou``; NaN if no case counts.
     """
     network.eval()
     on_hu = network_on_hu(network, params, device)

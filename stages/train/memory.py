@@ -9,9 +9,13 @@ from cache.errors import ParamsError
 from cache.grid import Triple
 from stages.train.params import TrainParams
 
-# Bytes per patch voxel and first-level channel that a training step needs at its peak, over what
-# the process holds anyway; measured on the CPU with the script named in docs/decisions/0005.
-BYTES_PER_VOXEL_AND_CHANNEL = 60
+# What a training step needs at its peak, over what the process holds anyway: so many bytes per
+# patch voxel and first-level channel, and so many for whatever does not grow with the patch.
+# benchmarks/memory.py measured, on the CPU in fp32, for patches of 2·48·64·64 and 2·64·96·96
+# voxels: 267 to 303 and 692 to 727 MB with 8 channels, 681 to 697 and 1861 to 1903 MB with 24.
+# These two give 336, 808, 808 and 2223 MB, 11 to 17 % above the largest of each.
+BYTES_PER_VOXEL_AND_CHANNEL = 75
+BYTES_BESIDES = 100_000_000
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -28,7 +32,7 @@ def require_memory(params: TrainParams, largest_zyx: Triple, device: torch.devic
     """
     patch = params.patch_zyx or largest_zyx
     voxels = params.batch_size * patch[0] * patch[1] * patch[2]
-    needed = voxels * params.n_channels * BYTES_PER_VOXEL_AND_CHANNEL
+    needed = voxels * params.n_channels * BYTES_PER_VOXEL_AND_CHANNEL + BYTES_BESIDES
     free = free_bytes(device)
     if needed <= free:
         return

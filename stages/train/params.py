@@ -11,7 +11,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=SMALLEST_SIDE)]
 
 
-class TrainParams(BaseModel, frozen=True, extra="forbid"):
+class TrainParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How ``UNet3d`` is trained. Every key is required; none is hidden here."""
 
     n_channels: PositiveInt  # width of the first level

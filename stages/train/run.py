@@ -24,7 +24,7 @@ from stages.train.checkpoint import (
     save_checkpoint,
 )
 from stages.train.curves import write_curves
-from stages.train.device import place
+from stages.train.device import place, require_sound_gradients
 from stages.train.loop import Trainer, train_epoch, validate
 from stages.train.losses import make_loss
 from stages.train.memory import require_memory
@@ -70,7 +70,7 @@ def run(
 
     Raises:
         StoreError: there is no prepared data, or it is damaged.
-        ParamsError: the split or the memory does not allow it.
+        ParamsError: the split, the precision or the memory does not allow it.
         ModelError: the loss diverged, or ``resume`` finds nothing to resume.
     """
     store = CaseStore(places.cases)
@@ -79,8 +79,8 @@ def run(
     shapes = {case_id: store.manifest.cases[case_id].shape_zyx for case_id in cases["train"]}
     if not shapes:
         raise StoreError(places.cases, "no case is left to train on", "add cases to the store")
+    require_sound_gradients(params, device)
     require_memory(params, _largest(shapes), device)
-    write_split(places.models / "split.json", split)
     plan = Plan(
         shapes,
         store.foreground_zyx,
@@ -102,6 +102,8 @@ def run(
         optimizer={},
     )
     checkpoint = _resumed(places.models / "last.pt", start, resume=resume)
+    # only now: a refused --resume must leave the split that belongs to the models beside it
+    write_split(places.models / "split.json", split)
     _restore(trainer, checkpoint, steps=_steps(plan, params))
     write_curves(places.curves, checkpoint.history)
     return _train(trainer, checkpoint, store, plan, (places, cases["validation"]))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cache.errors import ParamsError
 from cache.files import write_json
@@ -45,7 +45,9 @@ def split_patients(
     least one patient as long as one is left to train on.
     """
     ordered = sorted(set(patient_ids), key=lambda patient: _place(seed, patient))
-    n_test = _count(test_share, len(ordered), left=len(ordered) - 1)
+    # whatever the test share, validation and training each keep a patient of three or more
+    kept = 2 if validation_share > 0 and len(ordered) > 2 else 1
+    n_test = _count(test_share, len(ordered), left=len(ordered) - kept)
     n_validation = _count(validation_share, len(ordered), left=len(ordered) - 1 - n_test)
     first_validation = len(ordered) - n_validation
     return Split(
@@ -64,7 +66,7 @@ def read_split(path: Path, patient_ids: Iterable[str]) -> Split:
     fix = 'give {"train": [patient ids], "validation": [...], "test": [...]}, each patient once'
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        split = Split(*(sorted(fields[role]) for role in ("train", "validation", "test")))
+        split = Split(*(_listed(fields, role) for role in ("train", "validation", "test")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ParamsError(path, f"is no split file ({error})", fix) from error
     named = split.train + split.validation + split.test
@@ -79,6 +81,14 @@ def read_split(path: Path, patient_ids: Iterable[str]) -> Split:
 def write_split(path: Path, split: Split) -> None:
     """Record a split, readable by ``read_split``."""
     write_json(path, asdict(split))
+
+
+def _listed(fields: dict[str, Any], role: Role) -> list[str]:
+    patients = fields[role]
+    # a string would be taken for a list of letters, and a number for a patient nobody has
+    if not isinstance(patients, list) or not all(isinstance(name, str) for name in patients):
+        raise TypeError(f"{role} is no list of patient ids in quotes")
+    return sorted(patients)
 
 
 def _place(seed: int, patient: str) -> bytes:

@@ -1,0 +1,110 @@
+"""``python -m pipeline.evaluate``: score the model on the source grid and write the report."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from cache.errors import ModelError
+from cache.manifest import Manifest, read_manifest
+from pipeline.command import command, device_option, params_option, place_option
+from pipeline.params import read_params
+from stages.evaluate.run import Model, Role, run
+from stages.evaluate.scores import CaseScores, summarise
+from stages.train.checkpoint import Checkpoint, load_checkpoint
+from stages.train.device import choose_device, network_on_hu
+from stages.train.split import Split, read_split
+
+SHOWN = 12  # cases in the printed table, the worst ones
+
+
+@command
+@place_option("cases", "data/cases", "The store.")
+@place_option("models", "models", "Folder with best.pt, last.pt and split.json.")
+@place_option("out", "reports", "Folder for metrics.json, cases.csv, report.html, predictions/.")
+@device_option
+@params_option
+def main(cases: Path, models: Path, out: Path, device: str, params_file: Path) -> None:
+    """Score the best model on the test cases and write the report."""
+    params = read_params(params_file)
+    best, last = load_checkpoint(models / "best.pt"), load_checkpoint(models / "last.pt")
+    manifest = read_manifest(cases)
+    _require_same_preparation(best, manifest, models)
+    patients = {entry.patient_id for entry in manifest.cases.values()}
+    split = read_split(models / "split.json", patients)
+    chosen = choose_device(device)
+    model = _model(best, last, roles(manifest, split), chosen)
+    scores = run(cases, out, params.evaluate, model=model, device=chosen)
+    _print(scores, out / "report.html")
+
+
+def roles(manifest: Manifest, split: Split) -> dict[str, Role]:
+    """Each case's role in the training; cases the split does not know are left out."""
+    found = {id_: split.role_of(entry.patient_id) for id_, entry in manifest.cases.items()}
+    return {case_id: role for case_id, role in found.items() if role is not None}
+
+
+def _require_same_preparation(best: Checkpoint, manifest: Manifest, models: Path) -> None:
+    if best.preprocess != manifest.params:
+        fact = "the model was trained on data prepared with other parameters than the store's"
+        raise ModelError(models / "best.pt", fact, "run python -m dvc repro, or train again")
+
+
+def _model(
+    best: Checkpoint, last: Checkpoint, case_roles: dict[str, Role], device: torch.device
+) -> Model:
+    train = best.params()
+    return Model(
+        network=network_on_hu(best.network(), train, device),
+        window_zyx=train.patch_zyx,
+        hu_window=train.hu_window,
+        history=last.history,
+        facts=_facts(best, case_roles, device),
+        roles=case_roles,
+    )
+
+
+def _facts(
+    best: Checkpoint, case_roles: dict[str, Role], device: torch.device
+) -> list[tuple[str, str]]:
+    weights = sum(weight.numel() for weight in best.model.values())
+    counts = [list(case_roles.values()).count(role) for role in ("train", "validation", "test")]
+    return [
+        (
+            "Network",
+            f"UNet3d, {weights:,} weights; {_text(best.train, 'n_channels', 'upsampling')}",
+        ),
+        ("Trained", f"{best.epoch} epochs; {_text(best.train, 'loss', 'learning_rate', 'seed')}"),
+        ("Patches", _text(best.train, "patch_zyx", "hu_window", "foreground_share")),
+        ("Prepared", _text(best.preprocess, "crop", "grid", "spacing_zyx_mm", "shape_zyx")),
+        ("Cases", "{} for training, {} for validation, {} for testing".format(*counts)),
+        ("Data", f"digest {best.data_digest[:16]}"),
+        ("Software", f"torch {torch.__version__} on {device}"),
+    ]
+
+
+def _text(section: dict[str, Any], *names: str) -> str:
+    return ", ".join(f"{name} {section[name]}" for name in names if section.get(name) is not None)
+
+
+def _print(scores: list[CaseScores], report: Path) -> None:
+    click.echo(f"{'case':24}{'role':12}{'Dice':>8}{'HD95 mm':>10}{'volume ml':>11}{'error ml':>10}")
+    for score in scores[:SHOWN]:
+        click.echo(
+            f"{score.case_id[:23]:24}{score.role:12}{score.dice:8.4f}{score.hd95_mm:10.1f}"
+            f"{score.volume_ml:11.0f}{score.volume_error_ml:+10.0f}"
+        )
+    if len(scores) > SHOWN:
+        click.echo(f"… and {len(scores) - SHOWN} better ones")
+    tests = [score for score in scores if score.role == "test"] or scores
+    dice = summarise(tests)["dice"]
+    if dice["mean"] is None:
+        click.echo(f"no Dice is defined: {len(tests)} cases without liver, found and true")
+    else:
+        click.echo(f"mean Dice {dice['mean']:.4f}, median {dice['median']:.4f}, {len(tests)} cases")
+    click.echo(f"report: {report}")
+
+
+if __name__ == "__main__":
+    main()

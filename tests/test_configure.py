@@ -1,0 +1,150 @@
+"""Writing params.yaml from a preset, and the presets themselves."""
+
+import re
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.configure import PRESETS, main
+from pipeline.params import read_params
+
+PRESET_FILES = sorted(PRESETS.glob("*.yaml"))
+
+
+@pytest.fixture
+def configure(run_command, tmp_path):
+    """Run the command on a parameter file in an empty folder; gives how it ended and the file."""
+    target = tmp_path / "params.yaml"
+
+    def run(*flags):
+        return run_command(main, *flags, "--params", target), target
+
+    return run
+
+
+def values(path):
+    """The parameters of a file, whatever its comments."""
+    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+
+
+def comments(path):
+    """All comments of a file in their order."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.partition("#")[2].strip() for line in lines if "#" in line]
+
+
+class TestPresets:
+    def test_there_are_some(self):
+        assert {"liver", "notebook"} <= {path.stem for path in PRESET_FILES}
+
+    @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.stem)
+    def test_each_is_a_complete_valid_file(self, path):
+        read_params(path)
+
+    def test_the_default_parameters_are_valid(self, repo):
+        read_params(repo / "params.yaml")
+
+    @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.stem)
+    def test_each_is_for_ones_own_scans(self, path):
+        data = read_params(path).data
+        assert data.phantoms == []
+        assert data.src == "D:/LiverDataset"
+
+    @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.stem)
+    def test_each_says_how_to_use_it(self, path):
+        command = f"python -m pipeline.configure --preset {path.stem} --src D:/LiverDataset"
+        assert any(command in comment for comment in comments(path))
+
+    def test_the_notebooks_settings_are_the_notebooks(self):
+        params = read_params(PRESETS / "notebook.yaml")
+        preprocess, train = params.preprocess, params.train
+        # [250:300], label > 0 is 1, Resize((96, 96)), raw HU
+        assert (preprocess.crop, preprocess.slices) == ("slices", (250, 300))
+        assert preprocess.liver_values == "any"
+        assert (preprocess.grid, preprocess.shape_zyx) == ("shape", (None, 96, 96))
+        assert train.hu_window is None
+        # UNet3d(in_channels=1, n_classes=2, n_channels=24) with trilinear upsampling
+        assert (train.n_channels, train.upsampling) == (24, "trilinear")
+        # whole volumes in batches of two, each once an epoch; CrossEntropyLoss, Adam 1e-5, 100
+        assert (train.patch_zyx, train.batch_size, train.patches_per_case) == (None, 2, 1)
+        assert (train.loss, train.schedule) == ("cross_entropy", "constant")
+        assert (train.learning_rate, train.epochs) == (1e-5, 100)
+        assert params.evaluate.scope == "box"
+
+    def test_real_livers_are_prepared_by_body_and_spacing(self):
+        preprocess = read_params(PRESETS / "liver.yaml").preprocess
+        assert (preprocess.crop, preprocess.grid) == ("body", "spacing")
+
+
+class TestConfigure:
+    @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.stem)
+    def test_a_preset_is_written_with_its_comments(self, configure, path):
+        ended, target = configure("--preset", path.stem)
+        assert ended.exit_code == 0
+        assert target.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+
+    def test_a_source_folder_is_set_and_turns_phantoms_off(self, configure, repo, tmp_path):
+        target = tmp_path / "params.yaml"
+        target.write_bytes((repo / "params.yaml").read_bytes())
+        before, said = values(target), comments(target)
+        ended, _ = configure("--src", tmp_path)
+        assert ended.exit_code == 0
+        before["data"] |= {"src": tmp_path.as_posix(), "phantoms": []}
+        assert values(target) == before
+        assert comments(target) == said
+
+    def test_numbers_are_written_as_they_were(self, configure):
+        _, target = configure("--preset", "notebook", "--src", "D:/Other")
+        text = target.read_text(encoding="utf-8")
+        assert "learning_rate: 0.00001\n" in text
+        assert "shape_zyx: [null, 96, 96] # slices stay as they are\n" in text
+        assert "split_file: null #" in text
+        assert re.search(r"src: D:/Other +# folder", text)
+
+    def test_it_says_what_changed_and_from_what(self, configure):
+        configure("--preset", "liver")
+        ended, target = configure("--preset", "notebook", "--src", "D:/Other")
+        assert f"{target}: " in ended.output
+        assert "  data.src: D:/LiverDataset -> D:/Other\n" in ended.output
+        assert "  preprocess.slices: null -> [250, 300]\n" in ended.output
+        assert "  train.epochs: 200 -> 100\n" in ended.output
+        assert "data.layout" not in ended.output
+
+    def test_doing_it_twice_changes_nothing(self, configure):
+        _, target = configure("--preset", "liver", "--src", "D:/Other")
+        before = target.read_bytes()
+        ended, _ = configure("--preset", "liver", "--src", "D:/Other")
+        assert target.read_bytes() == before
+        assert ": 0 of " in ended.output
+
+    def test_a_folder_that_is_not_there_is_noted_and_written(self, configure, tmp_path):
+        ended, target = configure("--preset", "liver", "--src", tmp_path / "nowhere")
+        assert ended.exit_code == 0
+        assert "there is no folder" in ended.output
+        assert values(target)["data"]["src"].endswith("nowhere")
+
+    def test_nothing_asked_for_is_a_usage_error(self, configure):
+        ended, target = configure()
+        assert ended.exit_code == 2
+        assert "--preset" in ended.output
+        assert not target.exists()
+
+    def test_an_unknown_preset_is_refused_with_those_there_are(self, configure):
+        ended, target = configure("--preset", "livre")
+        assert ended.exit_code == 2
+        assert "'liver', 'notebook'" in ended.output
+        assert not target.exists()
+
+    def test_a_broken_parameter_file_is_not_taken_as_a_start(self, configure, tmp_path):
+        (tmp_path / "params.yaml").write_text("seed: 1\n")
+        ended, target = configure("--src", tmp_path)
+        assert ended.exit_code == 2
+        assert "data is missing" in ended.output
+        assert target.read_text() == "seed: 1\n"
+
+    @pytest.mark.parametrize("text", ["seed: [", "", "- 1\n", "seed: 1\n", "seed: \xe9"])
+    def test_a_broken_parameter_file_is_mended_by_a_preset(self, configure, tmp_path, text):
+        (tmp_path / "params.yaml").write_text(text, encoding="latin-1")
+        ended, target = configure("--preset", "liver")
+        assert ended.exit_code == 0
+        assert values(target) == values(PRESETS / "liver.yaml")

@@ -1,0 +1,223 @@
+"""``pipeline.evaluate`` and its stage: masks, scores and the report of a store of balls."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+import torch
+
+from cache.errors import StoreError
+from cache.grid import Box, Grid
+from cache.reader import CaseStore
+from pipeline.evaluate import main
+from stages.evaluate.params import EvaluateParams
+from stages.evaluate.run import Model, run
+from stages.train.checkpoint import Checkpoint, cpu_state, save_checkpoint
+from stages.train.split import Split, write_split
+from stages.train.unet import UNet3d
+from tiny import PREPROCESS, SHAPE_ZYX, TRAIN, write_balls, write_params
+
+ROLES = {"case-0": "test", "case-1": "train", "case-2": "test", "case-3": "validation"}
+HISTORY = [{"epoch": 1.0, "train/loss": 1.0}, {"epoch": 2.0, "validation/dice": 0.5}]
+
+
+def bright_is_liver(hu):
+    """A network that needs no weights: logits in favour of liver above 50 HU."""
+    return torch.cat([50 - hu, hu - 50], dim=1)
+
+
+def nothing_is_liver(hu):
+    return torch.cat([torch.ones_like(hu), -torch.ones_like(hu)], dim=1)
+
+
+def model(network=bright_is_liver, *, roles=ROLES, window_zyx=(16, 16, 16)):
+    facts = [("Network", "thresholds")]
+    return Model(network, window_zyx, (-160.0, 240.0), HISTORY, facts, roles)
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    """Evaluate a store of four balls with a model; gives the scores by case id."""
+
+    def evaluate(of=None, *, cases="test", scope="volume"):
+        params = EvaluateParams(cases=cases, scope=scope, overlap=0.5)
+        store = tmp_path / "cases"
+        if not store.exists():
+            write_balls(store, count=4)
+        device = torch.device("cpu")
+        scores = run(store, tmp_path / "reports", params, model=of or model(), device=device)
+        return {score.case_id: score for score in scores}
+
+    return evaluate
+
+
+def test_a_perfect_network_scores_one(evaluate):
+    scores = evaluate()
+    assert [score.dice for score in scores.values()] == [1.0, 1.0]
+    assert [score.hd95_mm for score in scores.values()] == [0.0, 0.0]
+
+
+def test_a_network_that_finds_nothing_scores_zero_and_no_distance(evaluate, tmp_path):
+    scores = evaluate(model(nothing_is_liver))
+    assert {score.dice for score in scores.values()} == {0.0}
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["hd95_mm"] == {"mean": None, "median": None, "undefined": 2}
+
+
+def test_test_cases_alone_are_scored(evaluate):
+    assert set(evaluate()) == {"case-0", "case-2"}
+
+
+def test_all_cases_are_scored_on_demand_and_keep_their_roles(evaluate):
+    scores = evaluate(cases="all")
+    assert {case_id: score.role for case_id, score in scores.items()} == ROLES
+
+
+def test_the_summary_counts_test_cases_alone_even_when_all_are_scored(evaluate, tmp_path):
+    evaluate(cases="all")
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["cases"] == 2
+    with (tmp_path / "reports/cases.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+
+def test_a_case_the_training_never_knew_counts_as_a_test_case(evaluate):
+    scores = evaluate(model(roles={"case-1": "train", "case-2": "train", "case-3": "train"}))
+    assert {case_id: score.role for case_id, score in scores.items()} == {"case-0": "test"}
+
+
+def test_a_split_without_test_cases_is_refused_and_names_the_fix(evaluate, tmp_path):
+    seen = dict.fromkeys(ROLES, "train")
+    with pytest.raises(StoreError, match="no test case") as caught:
+        evaluate(model(roles=seen))
+    assert "evaluate.cases: all" in caught.value.fix
+    assert not (tmp_path / "reports").exists()
+
+
+def test_without_test_cases_all_can_still_be_scored(evaluate, tmp_path):
+    evaluate(model(roles=dict.fromkeys(ROLES, "train")), cases="all")
+    page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
+    assert "there is no test case" in page
+
+
+def test_masks_are_written_in_the_source_geometry(evaluate, tmp_path):
+    evaluate()
+    image = sitk.ReadImage(str(tmp_path / "reports/predictions/case-0.nii.gz"))
+    info = CaseStore(tmp_path / "cases").info("case-0")
+    assert image.GetSize() == info.source_grid.shape_zyx[::-1]
+    assert image.GetSpacing() == info.source_grid.spacing_zyx_mm[::-1]
+    truth = CaseStore(tmp_path / "cases").source_mask("case-0")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), truth)
+
+
+@pytest.mark.parametrize(("cases", "pictures"), [("test", 2), ("all", 4)])
+def test_every_scored_case_is_in_the_report_with_a_picture(evaluate, tmp_path, cases, pictures):
+    evaluate(cases=cases)
+    page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 1 + pictures  # the curves, and each case
+
+
+@pytest.fixture
+def half_boxed_store(tmp_path, prepared_case):
+    """One case whose liver fills the source, of which the box is the upper half."""
+
+    def write(write_store):
+        shape = (10, 20, 18)
+        case = prepared_case(
+            "case-0",
+            shape_zyx=(5, 20, 18),
+            source_grid=Grid(shape, (2.5, 0.8, 0.7)),
+            box=Box((5, 0, 0), shape),
+        )
+        case.volume[...], case.mask[...] = 100, 1
+        whole = np.ones(shape, np.uint8)
+        return write_store(
+            [type(case)(case.info, case.volume, case.mask, whole, case.foreground_zyx)]
+        )
+
+    return write
+
+
+@pytest.mark.parametrize(("scope", "dice"), [("volume", 2 / 3), ("box", 1.0)])
+def test_outside_the_box_counts_as_missed_unless_the_scope_is_the_box(
+    half_boxed_store, write_store, tmp_path, scope, dice
+):
+    cases = half_boxed_store(write_store)
+    params = EvaluateParams(cases="test", scope=scope, overlap=0)
+    whole_volume = model(window_zyx=None)
+    device = torch.device("cpu")
+    [score] = run(cases, tmp_path / "reports", params, model=whole_volume, device=device)
+    assert score.dice == pytest.approx(dice)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A store of four balls, a model of it that was never trained, and a parameter file."""
+    write_balls(tmp_path / "cases", count=4)
+    checkpoint = Checkpoint(
+        run_key="k",
+        epoch=2,
+        best_dice=0.5,
+        history=HISTORY,
+        train=TRAIN,
+        preprocess=PREPROCESS,
+        data_digest="d" * 64,
+        model=cpu_state(UNet3d(1, 2, 8)),
+        optimizer={},
+    )
+    for name in ("best.pt", "last.pt"):
+        save_checkpoint(tmp_path / "models" / name, checkpoint)
+    split = Split(train=["case-1", "case-3"], validation=["case-0"], test=["case-2"])
+    write_split(tmp_path / "models" / "split.json", split)
+    write_params(tmp_path / "params.yaml")
+    return tmp_path
+
+
+def evaluate_command(run_command, folder):
+    places = {"cases": "cases", "models": "models", "out": "reports", "params": "params.yaml"}
+    flags = [word for flag, place in places.items() for word in (f"--{flag}", folder / place)]
+    return run_command(main, *flags, "--device", "cpu")
+
+
+def test_the_command_prints_a_table_and_where_the_report_is(trained, run_command):
+    ended = evaluate_command(run_command, trained)
+    assert ended.exit_code == 0
+    assert "case-2" in ended.output
+    assert "case-1" not in ended.output
+    assert str(trained / "reports" / "report.html") in ended.output
+
+
+def test_a_missing_model_ends_with_2_and_names_the_command_that_makes_one(trained, run_command):
+    (trained / "models" / "best.pt").unlink()
+    ended = evaluate_command(run_command, trained)
+    assert ended.exit_code == 2
+    assert "pipeline.train" in ended.output
+
+
+def test_a_store_prepared_otherwise_than_the_models_is_refused(trained, run_command):
+    manifest = trained / "cases" / "manifest.json"
+    fields = json.loads(manifest.read_text(encoding="utf-8"))
+    fields["params"]["margin_mm"] = 7.0
+    manifest.write_text(json.dumps(fields), encoding="utf-8")
+    ended = evaluate_command(run_command, trained)
+    assert ended.exit_code == 2
+    assert "other parameters" in ended.output
+    assert not (trained / "reports").exists()
+
+
+def test_a_damaged_case_ends_with_2_and_its_name(trained, run_command):
+    for chunk in (trained / "cases" / "case-2.zarr" / "image").rglob("0"):
+        if chunk.is_file():
+            data = bytearray(chunk.read_bytes())
+            data[len(data) // 3] ^= 1
+            chunk.write_bytes(bytes(data))
+    ended = evaluate_command(run_command, trained)
+    assert ended.exit_code == 2
+    assert "case-2" in ended.output
+
+
+def test_shape_of_balls_is_larger_than_the_window():
+    """The tests above slide the window, since no axis of the balls fits into it."""
+    assert min(SHAPE_ZYX) > 16

@@ -1,0 +1,185 @@
+"""``pipeline.predict``: one CT in, one mask out in the CT's geometry, or one readable message."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+
+from pipeline.predict import main
+from stages.evaluate.overlap import overlap
+from stages.train.checkpoint import Checkpoint, cpu_state, save_checkpoint
+from stages.train.unet import UNet3d
+from tiny import PREPROCESS, TRAIN, ball, brightness_network, names, python
+
+SHAPE_ZYX = (22, 26, 30)
+SPACING_XYZ_MM = (3.5, 4.25, 5.5)
+FLIPPED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)  # RAS
+SIDEWAYS = (0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # slices from right to left
+TURNED = (0.955336, 0.295520, 0.0, 0.295520, -0.955336, 0.0, 0.0, 0.0, -1.0)
+LIVER = ball(SHAPE_ZYX, (8, 10, 19), 5)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty folder to be in: predict needs no params.yaml and writes only what it is told."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def write_model(tmp_path):
+    """Save a network, untrained by default; it predicts whole volumes unless told otherwise."""
+
+    def write(network=None, *, name="best.pt", train=None, preprocess=None):
+        checkpoint = Checkpoint(
+            run_key="k",
+            epoch=1,
+            best_dice=None,
+            history=[],
+            train={**TRAIN, "patch_zyx": None, **(train or {})},
+            preprocess={**PREPROCESS, **(preprocess or {})},
+            data_digest="d",
+            model=cpu_state(network or UNet3d(1, 2, 8)),
+            optimizer={},
+        )
+        save_checkpoint(tmp_path / name, checkpoint)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def write_ct(write_volume):
+    """Write a CT of a body in air with a bright ball, off the middle on every axis."""
+
+    def write(name="ct.nii.gz", *, direction=FLIPPED):
+        hu = np.full(SHAPE_ZYX, -1000, np.int16)
+        hu[1:21, 2:25, 2:29] = -100
+        hu[LIVER] = 200
+        return write_volume(name, hu, spacing_xyz_mm=SPACING_XYZ_MM, direction=direction)
+
+    return write
+
+
+@pytest.fixture
+def predict(run_command):
+    return lambda *args: run_command(main, "--device", "cpu", *args)
+
+
+def geometry(path):
+    image = sitk.ReadImage(str(path))
+    return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+
+
+def refused(ended, folder):
+    """The message of a run that was refused, after making sure that nothing was written."""
+    assert ended.exit_code == 2
+    assert ended.output.startswith("error: ")
+    assert "Traceback" not in ended.output
+    assert names(folder) == []
+    return ended.output
+
+
+@pytest.mark.parametrize("direction", [FLIPPED, SIDEWAYS], ids=["flipped", "sideways"])
+def test_the_mask_has_exactly_the_geometry_of_the_ct(write_ct, write_model, predict, direction):
+    ct = write_ct(direction=direction)
+    ended = predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz")
+    assert ended.exit_code == 0
+    assert geometry("mask.nii.gz") == geometry(ct)
+
+
+def test_an_oblique_ct_keeps_its_geometry_to_single_precision(write_ct, write_model, predict):
+    ct = write_ct(direction=TURNED)
+    predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz")
+    ours, theirs = geometry("mask.nii.gz"), geometry(ct)
+    assert ours[:2] == theirs[:2]
+    assert ours[2] == pytest.approx(theirs[2], rel=1e-6)
+    assert ours[3] == pytest.approx(theirs[3], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ct.nii.gz", "ct.nrrd", "ct.mha"])
+@pytest.mark.parametrize("direction", [FLIPPED, SIDEWAYS], ids=["flipped", "sideways"])
+@pytest.mark.parametrize("grid", ["keep", "spacing"])
+def test_a_bright_ball_is_found_where_it_lies(
+    write_ct, write_model, predict, name, direction, grid
+):
+    ct = write_ct(name, direction=direction)
+    model = write_model(brightness_network(), preprocess={"grid": grid, "margin_mm": 0.0})
+    predict("--model", model, "--ct", ct, "--out", "mask.nii.gz")
+    mask = sitk.GetArrayFromImage(sitk.ReadImage("mask.nii.gz"))
+    assert overlap(mask, LIVER).dice >= (1.0 if grid == "keep" else 0.9)
+
+
+def test_a_model_of_patches_predicts_too(write_ct, write_model, predict):
+    model = write_model(train={"patch_zyx": [16, 16, 16]})
+    ended = predict("--model", model, "--ct", write_ct(), "--out", "mask.nii", "--overlap", "0.25")
+    assert ended.exit_code == 0
+    assert geometry("mask.nii")[0] == (30, 26, 22)
+
+
+def test_it_tells_the_livers_volume(write_ct, write_model, predict):
+    model = write_model(brightness_network(), preprocess={"grid": "keep"})
+    ended = predict("--model", model, "--ct", write_ct(), "--out", "mask.nii.gz")
+    # a ball of radius 5 has 515 voxels, each of 0.0818 ml
+    assert ended.output == "liver 42 ml; mask: mask.nii.gz\n"
+
+
+def test_a_model_of_label_crops_takes_the_body_and_says_so(write_ct, write_model, predict):
+    model = write_model(preprocess={"crop": "label"})
+    ended = predict("--model", model, "--ct", write_ct(), "--out", "mask.nii.gz")
+    assert ended.exit_code == 0
+    assert "there is no label, so the body is taken" in ended.output
+
+
+def test_a_missing_model_is_named(write_ct, predict, folder, tmp_path):
+    model = tmp_path / "none.pt"
+    ended = predict("--model", model, "--ct", write_ct(), "--out", "mask.nii.gz")
+    assert f"{model}: there is no model here" in refused(ended, folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", None], ids=["empty", "text", "cut short"])
+def test_a_damaged_model_is_named(write_ct, write_model, predict, folder, content):
+    model = write_model()
+    model.write_bytes(model.read_bytes()[:-100] if content is None else content)
+    ended = predict("--model", model, "--ct", write_ct(), "--out", "mask.nii.gz")
+    assert f"{model}: is damaged" in refused(ended, folder)
+
+
+def test_a_missing_ct_is_named(write_model, predict, folder, tmp_path):
+    ct = tmp_path / "none.nii.gz"
+    ended = predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz")
+    assert str(ct) in refused(ended, folder)
+
+
+def test_a_folder_instead_of_a_ct_is_named(write_model, predict, folder, tmp_path):
+    ended = predict("--model", write_model(), "--ct", tmp_path, "--out", "mask.nii.gz")
+    assert str(tmp_path) in refused(ended, folder)
+
+
+@pytest.mark.parametrize("name", ["ct.nii.gz", "ct.nrrd"])
+def test_a_ct_cut_short_is_named(write_ct, write_model, predict, folder, name):
+    ct = write_ct(name)
+    ct.write_bytes(ct.read_bytes()[: ct.stat().st_size // 2])
+    ended = predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz")
+    assert str(ct) in refused(ended, folder)
+
+
+def test_an_unknown_ending_is_refused_before_the_model_is_looked_for(predict, folder, tmp_path):
+    ended = predict("--model", tmp_path / "none.pt", "--ct", tmp_path / "none", "--out", "mask.png")
+    assert "mask.png: has none of the endings" in refused(ended, folder)
+
+
+def test_an_unknown_device_is_refused(write_ct, write_model, run_command, folder):
+    places = ("--model", write_model(), "--ct", write_ct(), "--out", "mask.nii.gz")
+    ended = run_command(main, *places, "--device", "tpu9")
+    assert "--device: 'tpu9'" in refused(ended, folder)
+
+
+def test_as_a_process_it_prints_one_message_and_no_traceback(write_model, folder, tmp_path):
+    places = ("--model", write_model(), "--ct", tmp_path / "none.nii", "--out", "mask.nii.gz")
+    ended = python("-m", "pipeline.predict", *places, cwd=folder)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"error: {tmp_path / 'none.nii'}: cannot be opened")
+    assert "Traceback" not in ended.stderr
+    assert names(folder) == []
