@@ -15,7 +15,7 @@ from stages.evaluate.restore import inside_box, restore_mask
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import prepare_volume
 from stages.preprocess.read import read_source
-from stages.resize import resize_nearest
+from stages.resize import resize_mask
 from tiny import PREPROCESS, ball, names
 
 ORIENTATIONS = [
@@ -118,7 +118,7 @@ class TestRestoreMask:
         axes = [np.arange(side) * mm for side, mm in zip(shape, spacing_mm, strict=True)]
         z, y, x = (axis - middle for axis, middle in zip(axes, centre, strict=True))
         truth = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 <= 65.0**2
-        prepared = resize_nearest(truth.astype(np.uint8), prepared_shape)
+        prepared = resize_mask(truth.astype(np.uint8), prepared_shape)
         mask = restore_mask(
             prepared.astype(np.float32),
             box=Box.whole(shape),

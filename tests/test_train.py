@@ -209,6 +209,7 @@ class TestWhatIsWritten:
 
 class TestReproducible:
     def test_the_same_seed_gives_the_same_bits_twice(self, trained, project):
+        torch.manual_seed(99)  # which is not the seed that is meant
         project.train()
         assert_same(vars(project.last), vars(trained.last))
         assert all_files(project.curves) == all_files(trained.curves)
@@ -285,14 +286,29 @@ class TestGoingOn:
         project.train(learning_rate=0.001)
         assert_same(vars(copied.last), vars(project.last))
 
-    def test_another_seed_starts_afresh(self, copied, caplog):
+    def test_another_seed_starts_afresh_even_with_the_same_split(self, copied, caplog):
         caplog.set_level(logging.INFO)
-        copied.train(seed=2027)
+        shutil.copy(copied.models / "split.json", copied.root / "mine.json")
+        copied.train(seed=2027, split_file=copied.root / "mine.json")
         assert "the seed, the split or the version of liver3d differs" in caplog.text
 
-    def test_other_data_start_afresh(self, copied, tmp_path, caplog):
+    def test_another_split_starts_afresh(self, copied, caplog):
         caplog.set_level(logging.INFO)
-        Project(copied.root, write_balls(tmp_path / "nine", count=9)).train()
+        mine = {"train": ["case-0", "case-1"], "validation": ["case-2"], "test": []}
+        (copied.root / "mine.json").write_text(json.dumps(mine), encoding="utf-8")
+        copied.train(split_file=copied.root / "mine.json")
+        assert "the seed, the split or the version of liver3d differs" in caplog.text
+
+    def test_the_same_split_from_a_file_is_the_same_run(self, copied, caplog):
+        caplog.set_level(logging.INFO)
+        shutil.copy(copied.models / "split.json", copied.root / "mine.json")
+        copied.train(split_file=copied.root / "mine.json")
+        assert caplog.messages == ["going on after epoch 2"]
+
+    def test_other_data_of_the_same_cases_start_afresh(self, copied, tmp_path, caplog):
+        caplog.set_level(logging.INFO)
+        others = [ball_case(f"case-{index}", seed=index + 100) for index in range(8)]
+        Project(copied.root, write_store(tmp_path / "others", others)).train()
         assert "the prepared data differ" in caplog.text
 
     def test_curves_that_the_new_run_has_not_are_taken_away(self, copied):

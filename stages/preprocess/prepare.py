@@ -20,7 +20,7 @@ from stages.preprocess.crop import body_box, label_box, slices_box
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.read import SourceVolume, as_hu, binarize, file_digest, read_source
 from stages.preprocess.scan import CaseFiles
-from stages.resize import resize_linear, resize_nearest
+from stages.resize import resize_linear, resize_mask
 
 PREPARE_VERSION = 1  # raise it whenever the same source would give other arrays
 FOREGROUND_VOXELS = 4096  # enough to place patches everywhere in a liver, 48 KB
@@ -69,7 +69,7 @@ def prepare_case(
     require_liver(label, source_mask, liver_values)
     mask = to_lps(source_mask, ct.orientation)
     prepared = prepare_volume(ct, params, mask)
-    prepared_mask = resize_nearest(mask[prepared.box.slices], prepared.grid.shape_zyx)
+    prepared_mask = resize_mask(mask[prepared.box.slices], prepared.grid.shape_zyx)
     liver_ml = float(source_mask.sum(dtype=np.int64)) * ct.grid.voxel_ml
     info = CaseInfo(
         case_id=files.case_id,
