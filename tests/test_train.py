@@ -5,14 +5,12 @@ import dataclasses
 import json
 import logging
 import math
-import os
-import resource
 import shutil
-import signal
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -201,6 +199,11 @@ class TestWhatIsWritten:
         assert project.train(split_file=path, epochs=1).exit_code == 0
         assert json.loads((project.models / "split.json").read_text(encoding="utf-8")) == mine
 
+    def test_the_cosine_ends_at_zero_and_the_constant_where_it_began(self, trained, project):
+        project.train(schedule="constant", epochs=1)
+        rates = [one.last.optimizer["param_groups"][0]["lr"] for one in (trained, project)]
+        assert rates == pytest.approx([0, 0.003])
+
     def test_the_loss_falls(self, project):
         project.train(epochs=5, learning_rate=0.01, validation_share=0)
         losses = [row["train/loss"] for row in project.last.history]
@@ -246,7 +249,7 @@ class TestGoingOn:
         finally:
             killed.kill()
         killed.wait()
-        assert killed.returncode == -signal.SIGKILL
+        assert killed.returncode != 0
         assert 1 <= stopped.last.epoch < 8
         assert stopped.train(**changes).exit_code == 0
         assert never.train(**changes).exit_code == 0
@@ -364,6 +367,7 @@ class TestCheckpoints:
         assert all_files(tmp_path) == before
 
     def test_a_full_disk_is_told_and_leaves_the_older_checkpoint(self, checkpoint, tmp_path):
+        resource = pytest.importorskip("resource", reason="a limit plays the full disk")
         path = tmp_path / "a.pt"
         save_checkpoint(path, checkpoint)
         before = all_files(tmp_path)
@@ -447,7 +451,7 @@ class TestRefusals:
 
     def test_a_patch_that_the_memory_cannot_hold_names_it_and_the_numbers(self, project):
         message = project.refused(patch_zyx=[4096, 4096, 4096])
-        # 2 · 4096³ voxels · 8 channels · 75 bytes
+        # 2 · 4096³ voxels · 8 channels · 75 bytes, and 0.1 GB besides
         assert message.startswith(
             "error: train.patch_zyx: 2 patches of 4096·4096·4096 voxels with 8 channels need"
             " about 82463.5 GB; cpu has "
@@ -629,8 +633,7 @@ class TestCurves:
 
 class TestMemory:
     def test_free_memory_is_some_of_the_machines(self):
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        assert 0 < free_bytes(CPU) < pages
+        assert 0 < free_bytes(CPU) < psutil.virtual_memory().total
 
 
 @pytest.mark.slow

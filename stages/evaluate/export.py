@@ -1,4 +1,4 @@
-"""Writing a mask as an image file in the CT's geometry. The only SimpleITK of this stage."""
+"""Writing a mask as an image file in the CT's geometry."""
 
 from pathlib import Path
 
