@@ -73,8 +73,8 @@ class TestPureFunction:
         assert [(patch.case_id, patch.box.start_zyx) for patch in first] == PINNED
 
     def test_epochs_differ(self):
-        plan = make_plan(foreground_share=0)
-        assert epoch_of(plan, 0) != epoch_of(plan, 1)
+        plan = make_plan({"case": (200, 200, 200)}, foreground_share=0)
+        assert plan.patch(0, 0) != plan.patch(1, 0)
 
     def test_the_order_of_the_cases_differs_between_epochs(self):
         plan = make_plan()

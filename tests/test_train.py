@@ -34,7 +34,16 @@ from stages.train.losses import make_loss
 from stages.train.memory import free_bytes
 from stages.train.params import TrainParams
 from stages.train.split import read_split
-from tiny import TRAIN, ball_case, python, without_liver, write_balls, write_params, write_store
+from tiny import (
+    TRAIN,
+    ball_case,
+    one_thread,
+    python,
+    without_liver,
+    write_balls,
+    write_params,
+    write_store,
+)
 
 CPU = torch.device("cpu")
 CURVES = ["train/accuracy", "train/iou", "train/loss", "validation/dice", "validation/iou"]
@@ -107,6 +116,12 @@ def assert_same(one, other):
             assert_same(ours, theirs)
     else:
         assert one == other
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ Every case is a body at -100 HU in which the liver is a brighter ball, each else
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +147,15 @@ def brightness_network():
     return network
 
 
+@contextmanager
+def one_thread():
+    """Let torch compute in one thread: of volumes so small, more only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def names(folder):
     """What lies in a folder, sorted."""
     return sorted(path.name for path in folder.iterdir())
@@ -159,7 +169,8 @@ def python(*args, cwd, wait=True):
     inherited = os.environ.get("PYTHONPATH", "")
     path = os.pathsep.join(part for part in (str(REPO), inherited) if part)
     command = [sys.executable, "-B", *map(str, args)]
-    environment = {**os.environ, "PYTHONPATH": path}
+    # one thread, as one_thread() gives this process: bits are compared between the two
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     if wait:
         return subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
