@@ -1,5 +1,6 @@
 """What a storage format must offer, and the formats there are."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,19 @@ class Arrays(Protocol):
 
     def close(self) -> None:
         """Give the file back."""
+
+
+@dataclass
+class Pool:
+    """The memory that all open cases of one store share.
+
+    Attributes:
+        limit_bytes: decoded chunks that may be held.
+        context: what a format keeps in it, once it has opened a first case.
+    """
+
+    limit_bytes: int
+    context: Any = None
 
 
 class Backend(Protocol):
@@ -39,8 +53,8 @@ class Backend(Protocol):
     def attributes(self, path: Path) -> dict[str, Any]:
         """The attributes of a case, without opening its arrays."""
 
-    def open(self, path: Path, cache_bytes: int) -> Arrays:
-        """Open a case for reading, holding at most this many decoded bytes."""
+    def open(self, path: Path, pool: "Pool") -> Arrays:
+        """Open a case for reading; decoded chunks are held in the pool, if at all."""
 
 
 def backends() -> dict[str, Backend]:

@@ -1,7 +1,7 @@
 """The nouns of the store: what is known of a case, a case ready to be written, a patch of one."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from cache.grid import Box, Grid
 Volume = NDArray[np.int16]  # (Z, Y, X), HU
 Mask = NDArray[np.uint8]  # (Z, Y, X), 0 or 1
 Voxels = NDArray[np.int32]  # (N, 3), indices in z, y, x
+
+Role = Literal["train", "validation", "test"]  # of a case, in a split
 
 FORMAT_VERSION = 1
 AIR_HU = -1000  # what lies outside a volume: air, by the definition of the Hounsfield scale

@@ -1,5 +1,6 @@
 """Writing whole or not at all: everything is made under a temporary name, then renamed."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write a file or folder to; it takes the place of ``path`` at the end.
 
     The temporary name keeps the ending, since writers choose the format by it. If the body
-    raises, nothing of it stays and what was at ``path`` is untouched.
+    raises, nothing of it stays and what was at ``path`` is untouched. A folder never gives way to
+    a file: it may hold somebody's data.
+
+    Raises:
+        IsADirectoryError: a file was written where there is a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(PARTIAL + path.name)
@@ -24,6 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         _flush(partial)
+        if path.is_dir() and not partial.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
         if path.is_dir():  # a rename cannot replace a folder that holds something
             remove(path)
         partial.replace(path)

@@ -10,7 +10,7 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.backend import chunk_shape
+from cache.backend import Pool, chunk_shape
 from cache.grid import Box
 
 
@@ -43,17 +43,16 @@ class Hdf5Backend:
         with h5py.File(path, "r") as file:
             return {name: json.loads(value) for name, value in file.attrs.items()}
 
-    def open(self, path: Path, cache_bytes: int) -> "Hdf5Arrays":
+    def open(self, path: Path, pool: Pool) -> "Hdf5Arrays":
         """Open for reading."""
-        return Hdf5Arrays(path, cache_bytes)
+        return Hdf5Arrays(path)
 
 
 class Hdf5Arrays:
     """One open HDF5 case."""
 
-    def __init__(self, path: Path, cache_bytes: int) -> None:
-        # the cache is HDF5's own, per array; more than a case decoded is never needed
-        self._file = h5py.File(path, "r", rdcc_nbytes=min(cache_bytes, 64 << 20))
+    def __init__(self, path: Path) -> None:
+        self._file = h5py.File(path, "r")
 
     def read(self, name: str, box: Box | None = None) -> NDArray[Any]:
         """One array, or a box of it that lies inside."""

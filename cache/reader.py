@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.backend import Arrays, backend_of
+from cache.backend import Arrays, Pool, backend_of
 from cache.case import AIR_HU, CaseInfo, Mask, Patch, Volume, Voxels
 from cache.errors import StoreError
 from cache.grid import Box
 from cache.manifest import Entry, Manifest, read_manifest
 from cache.writer import read_info
 
-DECODED_BYTES = 256 << 20  # what one open Zarr case may hold decoded
+DECODED_BYTES = 512 << 20  # what all open cases of a store may hold decoded
 OPEN_CASES = 64  # files held open at a time
 
 
@@ -34,6 +34,7 @@ class CaseStore:
         self.root = Path(root)
         self._manifest: Manifest | None = None
         self._open: dict[str, Arrays] = {}
+        self._pool = Pool(DECODED_BYTES)
         self._process = os.getpid()
         self._lock = RLock()
 
@@ -114,14 +115,18 @@ class CaseStore:
 
     def _arrays(self, case_id: str) -> Arrays:
         if self._process != os.getpid():  # handles of a parent process read wrong data, or hang
-            self._open, self._process, self._lock = {}, os.getpid(), RLock()
+            self._open, self._pool = {}, Pool(DECODED_BYTES)
+            self._process, self._lock = os.getpid(), RLock()
         with self._lock:
-            if case_id not in self._open:
+            arrays = self._open.pop(case_id, None)
+            if arrays is None:
                 path = self._path(case_id)
-                if len(self._open) >= OPEN_CASES:
-                    self._open.pop(next(iter(self._open)))
-                self._open[case_id] = backend_of(path).open(path, DECODED_BYTES)
-            return self._open[case_id]
+                arrays = backend_of(path).open(path, self._pool)
+            self._open[case_id] = arrays  # the last one is the one used last
+            if len(self._open) > OPEN_CASES:
+                # not closed here: another thread may be reading; it closes when nobody holds it
+                self._open.pop(next(iter(self._open)))
+            return arrays
 
     def _path(self, case_id: str) -> Path:
         return self.root / self._entry(case_id).file

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.backend import chunk_shape
+from cache.backend import Pool, chunk_shape
 from cache.grid import Box
 
 ZARRS = {
@@ -50,20 +50,24 @@ class ZarrBackend:
         attributes: dict[str, Any] = metadata["attributes"]
         return attributes
 
-    def open(self, path: Path, cache_bytes: int) -> "ZarrArrays":
+    def open(self, path: Path, pool: Pool) -> "ZarrArrays":
         """Open for reading through TensorStore."""
-        return ZarrArrays(path, cache_bytes)
+        return ZarrArrays(path, pool)
 
 
 class ZarrArrays:
     """One open Zarr case; TensorStore handles by array name, opened when first asked for."""
 
-    def __init__(self, path: Path, cache_bytes: int) -> None:
+    def __init__(self, path: Path, pool: Pool) -> None:
         import tensorstore  # its threads must start in the process that reads, not at import
 
-        self._path = path.resolve()
+        # not resolved: on Windows that turns a mapped drive into a UNC path, which it refuses
+        self._path = path.absolute()
         self._tensorstore = tensorstore
-        self._context = tensorstore.Context({"cache_pool": {"total_bytes_limit": cache_bytes}})
+        if pool.context is None:
+            limit = {"total_bytes_limit": pool.limit_bytes}
+            pool.context = tensorstore.Context({"cache_pool": limit})
+        self._context = pool.context
         self._handles: dict[str, Any] = {}
 
     def read(self, name: str, box: Box | None = None) -> NDArray[Any]:
@@ -80,7 +84,7 @@ class ZarrArrays:
         if name not in self._handles:
             spec = {
                 "driver": "zarr3",
-                "kvstore": {"driver": "file", "path": str(self._path / name)},
+                "kvstore": {"driver": "file", "path": (self._path / name).as_posix()},
                 "recheck_cached_data": "open",  # the store is never changed in place
             }
             self._handles[name] = self._tensorstore.open(

@@ -4,16 +4,31 @@ Exit 0: done. Exit 2: a fault of data or parameters, one readable message, no tr
 Exit 1: a bug, with its traceback.
 """
 
+import errno
 import functools
+import io
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from cache.errors import DataError
+
+# what a disk, a permission or a wrong place is to blame for, and no bug
+MACHINE_FAULTS = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 PathType = click.Path(path_type=Path)
 params_option = click.option(
@@ -45,10 +60,27 @@ def command(function: Callable[..., None]) -> click.Command:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        _accept_any_name()
         try:
             function(*args, **kwargs)
         except DataError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
+            _end(str(error))
+        except OSError as error:
+            if error.errno not in MACHINE_FAULTS:
+                raise
+            fix = "free space, close what has it open, or name another place"
+            _end(f"{error.filename or 'writing'}: {error.strerror}\n  fix: {fix}")
 
     return click.command(run)
+
+
+def _end(message: str) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(2)
+
+
+def _accept_any_name() -> None:
+    """Print a case id that the console's code page lacks with question marks, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

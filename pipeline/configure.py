@@ -18,18 +18,14 @@ PRESETS = Path(__file__).parent.parent / "presets"
 
 
 @command
-@click.option(
-    "--preset",
-    type=click.Choice(sorted(path.stem for path in PRESETS.glob("*.yaml"))),
-    help="What to start from; else the parameter file as it is.",
-)
+@click.option("--preset", help="What to start from, a name in presets/; else the file as it is.")
 @click.option("--src", type=PathType, help="Your folder with image/ and label/.")
 @params_option
 def main(preset: str | None, src: Path | None, params_file: Path) -> None:
     """Write the parameter file from a preset, for your own folder, and say what changed."""
     if preset is None and src is None:
         raise click.UsageError("name a --preset, a --src, or both")
-    template = PRESETS / f"{preset}.yaml" if preset else params_file
+    template = _preset(preset) if preset else params_file
     read_params(template)  # refuses what is wrong with it before anything is written
     before = _readable_leaves(params_file)
     document = _load(template)
@@ -41,6 +37,13 @@ def main(preset: str | None, src: Path | None, params_file: Path) -> None:
     _tell(params_file, before, _leaves(document))
     if src is not None and not src.is_dir():
         click.echo(f"note: there is no folder {src} on this machine")
+
+
+def _preset(name: str) -> Path:
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if name not in names:
+        raise click.UsageError(f"there is no preset {name!r}; there are {', '.join(names)}")
+    return PRESETS / f"{name}.yaml"
 
 
 def _yaml() -> YAML:

@@ -1,20 +1,24 @@
 """``python -m pipeline.evaluate``: score the model on the source grid and write the report."""
 
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
+from cache.case import Role
 from cache.errors import ModelError
 from cache.manifest import Manifest, read_manifest
 from pipeline.command import command, device_option, params_option, place_option
 from pipeline.params import read_params
-from stages.evaluate.run import Model, Role, run
+from stages.evaluate.run import Model, run
 from stages.evaluate.scores import CaseScores, summarise
 from stages.train.checkpoint import Checkpoint, load_checkpoint
 from stages.train.device import choose_device, network_on_hu
-from stages.train.split import Split, read_split
+from stages.train.memory import explained_shortage
+from stages.train.split import Split
 
 SHOWN = 12  # cases in the printed table, the worst ones
 
@@ -31,22 +35,25 @@ def main(cases: Path, models: Path, out: Path, device: str, params_file: Path) -
     best, last = load_checkpoint(models / "best.pt"), load_checkpoint(models / "last.pt")
     manifest = read_manifest(cases)
     _require_same_preparation(best, manifest, models)
-    patients = {entry.patient_id for entry in manifest.cases.values()}
-    split = read_split(models / "split.json", patients)
     chosen = choose_device(device)
-    model = _model(best, last, roles(manifest, split), chosen)
-    scores = run(cases, out, params.evaluate, model=model, device=chosen)
+    model = _model(best, last, roles(manifest, Split(**best.split)), chosen)
+    with explained_shortage(chosen):
+        scores = run(cases, out, params.evaluate, model=model, device=chosen)
     _print(scores, out / "report.html")
 
 
 def roles(manifest: Manifest, split: Split) -> dict[str, Role]:
-    """Each case's role in the training; cases the split does not know are left out."""
+    """Each case's role in the training. A case whose patient the training never knew has none.
+
+    The split is the one the model carries: ``split.json`` may be of a run begun since.
+    """
     found = {id_: split.role_of(entry.patient_id) for id_, entry in manifest.cases.items()}
     return {case_id: role for case_id, role in found.items() if role is not None}
 
 
 def _require_same_preparation(best: Checkpoint, manifest: Manifest, models: Path) -> None:
-    if best.preprocess != manifest.params:
+    ours, theirs = ({**params, "format": None} for params in (best.preprocess, manifest.params))
+    if ours != theirs:
         fact = "the model was trained on data prepared with other parameters than the store's"
         raise ModelError(models / "best.pt", fact, "run python -m dvc repro, or train again")
 
@@ -59,7 +66,7 @@ def _model(
         network=network_on_hu(best.network(), train, device),
         window_zyx=train.patch_zyx,
         hu_window=train.hu_window,
-        history=last.history,
+        history=last.history if last.run_key == best.run_key else best.history,
         facts=_facts(best, case_roles, device),
         roles=case_roles,
     )
@@ -75,13 +82,24 @@ def _facts(
             "Network",
             f"UNet3d, {weights:,} weights; {_text(best.train, 'n_channels', 'upsampling')}",
         ),
-        ("Trained", f"{best.epoch} epochs; {_text(best.train, 'loss', 'learning_rate', 'seed')}"),
+        (
+            "Trained",
+            f"best after {best.epoch} of {best.train['epochs']} epochs; "
+            f"{_text(best.train, 'loss', 'lr', 'schedule')}, seed {best.seed}",
+        ),
         ("Patches", _text(best.train, "patch_zyx", "hu_window", "foreground_share")),
         ("Prepared", _text(best.preprocess, "crop", "grid", "spacing_zyx_mm", "shape_zyx")),
         ("Cases", "{} for training, {} for validation, {} for testing".format(*counts)),
         ("Data", f"digest {best.data_digest[:16]}"),
-        ("Software", f"torch {torch.__version__} on {device}"),
+        ("Software", f"liver3d {_version()}, torch {torch.__version__} on {device}"),
     ]
+
+
+def _version() -> str:
+    try:
+        return installed("liver3d")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "not installed"
 
 
 def _text(section: dict[str, Any], *names: str) -> str:

@@ -3,9 +3,9 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -31,7 +31,7 @@ class DataParams(BaseModel, frozen=True, extra="forbid"):
 class Params(BaseModel, frozen=True, extra="forbid"):
     """All of params.yaml."""
 
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: DataParams
     phantom: PhantomParams
     preprocess: PreprocessParams

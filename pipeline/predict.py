@@ -8,11 +8,13 @@ from pipeline.command import PathType, command, device_option
 from stages.evaluate.export import require_ending, write_mask
 from stages.evaluate.restore import restore_mask
 from stages.evaluate.window import liver_probability
+from stages.preprocess.check import warn_hu_range
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import prepare_volume
 from stages.preprocess.read import read_source
 from stages.train.checkpoint import load_checkpoint
 from stages.train.device import choose_device, network_on_hu
+from stages.train.memory import explained_shortage
 
 
 @command
@@ -33,16 +35,21 @@ def main(model: Path, ct: Path, out: Path, overlap: float, device: str) -> None:
     preprocess = PreprocessParams.model_validate(checkpoint.preprocess)
     if preprocess.crop == "label":
         click.echo("the model was trained on label crops; there is no label, so the body is taken")
+    if preprocess.crop == "slices":
+        click.echo("the model was trained on some slices alone; outside them no liver is predicted")
     source = read_source(ct)
+    for doubt in warn_hu_range(source.array):
+        click.echo(f"warning: {ct}: {doubt['fact']}")
     prepared = prepare_volume(source, preprocess, None)
     train = checkpoint.params()
-    probability = liver_probability(
-        network_on_hu(checkpoint.network(), train, chosen),
-        prepared.volume,
-        window_zyx=train.patch_zyx,
-        overlap=overlap,
-        device=chosen,
-    )
+    with explained_shortage(chosen):
+        probability = liver_probability(
+            network_on_hu(checkpoint.network(), train, chosen),
+            prepared.volume,
+            window_zyx=train.patch_zyx,
+            overlap=overlap,
+            device=chosen,
+        )
     mask = restore_mask(
         probability, box=prepared.box, source_grid=source.grid, orientation=source.orientation
     )

@@ -7,6 +7,7 @@ import click
 from pipeline.command import command, device_option, params_option, place_option
 from pipeline.params import read_params
 from stages.train.device import choose_device
+from stages.train.memory import explained_shortage
 from stages.train.run import Places, run
 
 
@@ -27,14 +28,16 @@ def main(
     """
     params = read_params(params_file)
     split_file = params.data.split_file
-    last = run(
-        Places(cases, out, curves),
-        params.train,
-        seed=params.seed,
-        split_file=Path(split_file) if split_file else None,
-        device=choose_device(device),
-        resume=resume,
-    )
+    chosen = choose_device(device)
+    with explained_shortage(chosen):
+        last = run(
+            Places(cases, out, curves),
+            params.train,
+            seed=params.seed,
+            split_file=Path(split_file) if split_file else None,
+            device=chosen,
+            resume=resume,
+        )
     dice = "none" if last.best_dice is None else f"{last.best_dice:.4f}"
     click.echo(f"{last.epoch} epochs; best validation Dice {dice}; model: {out / 'best.pt'}")
 

@@ -116,9 +116,9 @@ def test_metrics_and_plots_are_shown(project):
 
 
 def test_an_experiment_trains_anew_but_prepares_nothing_anew(project):
-    told = dvc(project, "exp", "run", "-S", "train.learning_rate=1e-4", "--name", "slower")
+    told = dvc(project, "exp", "run", "-S", "train.lr=1e-4", "--name", "slower")
     assert "Stage 'preprocess' didn't change, skipping" in told
-    assert "train.learning_rate was 0.003, is 0.0001" in told
+    assert "train.lr was 0.003, is 0.0001" in told
     table = dvc(project, "exp", "show", "--no-pager", "--md")
     assert "slower" in table
     assert "dice.mean" in dvc(project, "metrics", "diff", "HEAD")

@@ -15,7 +15,6 @@ from pipeline.evaluate import main
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.run import Model, run
 from stages.train.checkpoint import Checkpoint, cpu_state, save_checkpoint
-from stages.train.split import Split, write_split
 from stages.train.unet import UNet3d
 from tiny import PREPROCESS, SHAPE_ZYX, TRAIN, write_balls, write_params
 
@@ -161,6 +160,8 @@ def trained(tmp_path):
         epoch=2,
         best_dice=0.5,
         history=HISTORY,
+        seed=1,
+        split={"train": ["case-1", "case-3"], "validation": ["case-0"], "test": ["case-2"]},
         train=TRAIN,
         preprocess=PREPROCESS,
         data_digest="d" * 64,
@@ -169,8 +170,6 @@ def trained(tmp_path):
     )
     for name in ("best.pt", "last.pt"):
         save_checkpoint(tmp_path / "models" / name, checkpoint)
-    split = Split(train=["case-1", "case-3"], validation=["case-0"], test=["case-2"])
-    write_split(tmp_path / "models" / "split.json", split)
     write_params(tmp_path / "params.yaml")
     return tmp_path
 
@@ -187,6 +186,32 @@ def test_the_command_prints_a_table_and_where_the_report_is(trained, run_command
     assert "case-2" in ended.output
     assert "case-1" not in ended.output
     assert str(trained / "reports" / "report.html") in ended.output
+
+
+def test_roles_come_from_the_model_not_from_a_split_of_a_run_begun_since(trained, run_command):
+    roles = {"train": ["case-2"], "validation": ["case-0"], "test": ["case-1", "case-3"]}
+    (trained / "models" / "split.json").write_text(json.dumps(roles), encoding="utf-8")
+    ended = evaluate_command(run_command, trained)
+    assert ended.exit_code == 0
+    assert "case-2" in ended.output
+    assert "case-1" not in ended.output
+
+
+def test_masks_of_cases_no_longer_scored_are_removed(evaluate, tmp_path):
+    evaluate(cases="all")
+    evaluate(cases="test")
+    left = {path.name for path in (tmp_path / "reports/predictions").iterdir()}
+    assert left == {"case-0.nii.gz", "case-2.nii.gz"}
+
+
+def test_the_report_can_be_opened_elsewhere_while_it_is_written_anew_or_says_so(
+    trained, run_command
+):
+    (trained / "reports" / "report.html").mkdir(parents=True)  # nothing can be written over it
+    ended = evaluate_command(run_command, trained)
+    assert ended.exit_code == 2
+    assert "report.html" in ended.output
+    assert "fix:" in ended.output
 
 
 def test_a_missing_model_ends_with_2_and_names_the_command_that_makes_one(trained, run_command):

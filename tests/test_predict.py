@@ -36,6 +36,8 @@ def write_model(tmp_path):
             epoch=1,
             best_dice=None,
             history=[],
+            seed=1,
+            split={"train": [], "validation": [], "test": []},
             train={**TRAIN, "patch_zyx": None, **(train or {})},
             preprocess={**PREPROCESS, **(preprocess or {})},
             data_digest="d",

@@ -516,3 +516,29 @@ try:
 except StoreError as error:
     print(error)
 '''
+
+
+class TestReplacing:
+    def test_a_file_never_takes_the_place_of_a_folder(self, tmp_path):
+        folder = tmp_path / "1.nii.gz"  # as in image/1.nii.gz/1.nii.gz
+        folder.mkdir()
+        (folder / "1.nii.gz").write_bytes(b"somebody's CT")
+        with pytest.raises(IsADirectoryError), replacing(folder) as partial:
+            partial.write_bytes(b"a mask")
+        assert (folder / "1.nii.gz").read_bytes() == b"somebody's CT"
+        assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_open_cases_share_one_pool_of_memory(write_store, prepared_case):
+    store = CaseStore(write_store([prepared_case("a"), prepared_case("b", seed=1)]))
+    store.image("a"), store.image("b")
+    contexts = {id(arrays._context) for arrays in store._open.values()}
+    assert len(contexts) == 1
+
+
+def test_the_case_used_longest_ago_is_given_back_first(write_store, prepared_case, monkeypatch):
+    monkeypatch.setattr("cache.reader.OPEN_CASES", 2)
+    store = CaseStore(write_store([prepared_case(name, seed=ord(name)) for name in "abc"]))
+    for name in "abac":
+        store.image(name)
+    assert set(store._open) == {"a", "c"}

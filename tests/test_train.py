@@ -188,7 +188,7 @@ class TestWhatIsWritten:
         ]
 
     def test_best_is_the_epoch_with_the_highest_validation_dice(self, project):
-        project.train(epochs=4, learning_rate=0.01)
+        project.train(epochs=4, lr=0.01)
         dice = [row["validation/dice"] for row in project.last.history]
         best = load_checkpoint(project.models / "best.pt")
         assert best.epoch == max(range(4), key=lambda epoch: (dice[epoch], epoch)) + 1
@@ -220,7 +220,7 @@ class TestWhatIsWritten:
         assert rates == pytest.approx([0, 0.003])
 
     def test_the_loss_falls(self, project):
-        project.train(epochs=5, learning_rate=0.01, validation_share=0)
+        project.train(epochs=5, lr=0.01, validation_share=0)
         losses = [row["train/loss"] for row in project.last.history]
         assert losses[-1] < 0.8 * losses[0]
 
@@ -295,27 +295,27 @@ class TestGoingOn:
 
     def test_other_parameters_start_afresh_with_one_line(self, copied, project, caplog):
         caplog.set_level(logging.INFO)
-        copied.train(learning_rate=0.001)
+        copied.train(lr=0.001)
         fresh = [line for line in caplog.messages if "starting afresh" in line]
         assert fresh == [
             f"{copied.models / 'last.pt'} is of another run"
-            " (train.learning_rate was 0.003, is 0.001); starting afresh"
+            " (train.lr was 0.003, is 0.001); starting afresh"
         ]
-        project.train(learning_rate=0.001)
+        project.train(lr=0.001)
         assert_same(vars(copied.last), vars(project.last))
 
     def test_another_seed_starts_afresh_even_with_the_same_split(self, copied, caplog):
         caplog.set_level(logging.INFO)
         shutil.copy(copied.models / "split.json", copied.root / "mine.json")
         copied.train(seed=2027, split_file=copied.root / "mine.json")
-        assert "the seed, the split or the version of liver3d differs" in caplog.text
+        assert "(seed was 2026, is 2027); starting afresh" in caplog.text
 
     def test_another_split_starts_afresh(self, copied, caplog):
         caplog.set_level(logging.INFO)
         mine = {"train": ["case-0", "case-1"], "validation": ["case-2"], "test": []}
         (copied.root / "mine.json").write_text(json.dumps(mine), encoding="utf-8")
         copied.train(split_file=copied.root / "mine.json")
-        assert "the seed, the split or the version of liver3d differs" in caplog.text
+        assert "(the split differs); starting afresh" in caplog.text
 
     def test_the_same_split_from_a_file_is_the_same_run(self, copied, caplog):
         caplog.set_level(logging.INFO)
@@ -340,9 +340,9 @@ class TestGoingOn:
 
     def test_resume_refuses_other_parameters_by_name_and_changes_nothing(self, copied):
         before = all_files(copied.models) | all_files(copied.curves)
-        message = copied.refused("--resume", seed=2027, learning_rate=0.001, hu_window=None)
+        message = copied.refused("--resume", seed=2027, lr=0.001, hu_window=None)
         assert str(copied.models / "last.pt") in message
-        assert "train.learning_rate was 0.003, is 0.001" in message
+        assert "train.lr was 0.003, is 0.001" in message
         assert "train.hu_window was [-160.0, 240.0], is None" in message
         assert all_files(copied.models) | all_files(copied.curves) == before
 
@@ -357,6 +357,13 @@ class TestGoingOn:
         (warning,) = [one for one in caplog.messages if "starting afresh" in one]
         assert f"{path}: is damaged" in warning
         assert_same(vars(copied.last), vars(trained.last))
+
+    def test_a_lost_best_cannot_be_brought_back_by_going_on(self, copied, trained, caplog):
+        best = copied.models / "best.pt"
+        best.unlink()
+        assert copied.train().exit_code == 0
+        assert any("best.pt" in one and "starting afresh" in one for one in caplog.messages)
+        assert_same(vars(load_checkpoint(best)), vars(load_checkpoint(trained.models / "best.pt")))
 
     def test_resume_refuses_a_truncated_last(self, copied):
         path = copied.models / "last.pt"
@@ -415,7 +422,19 @@ class TestCheckpoints:
     @given(data=st.data())
     def test_damage_of_any_kind_is_a_model_error_or_harmless(self, tmp_path_factory, data):
         path = tmp_path_factory.getbasetemp() / "damaged.pt"
-        blank = Checkpoint("k", 1, 0.5, [{"epoch": 1.0}], {}, {}, "d", {"w": torch.ones(9)}, {})
+        blank = Checkpoint(
+            run_key="k",
+            epoch=1,
+            best_dice=0.5,
+            history=[{"epoch": 1.0}],
+            seed=0,
+            split={"train": ["a"], "validation": [], "test": []},
+            train={},
+            preprocess={},
+            data_digest="d",
+            model={"w": torch.ones(9)},
+            optimizer={},
+        )
         save_checkpoint(path, blank)
         content = bytearray(path.read_bytes())
         for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
@@ -455,13 +474,13 @@ class TestWhatIsRead:
 
 class TestRefusals:
     def test_a_loss_that_is_no_number_names_the_cases(self, project):
-        message = project.refused(learning_rate=1e30, hu_window=None, epochs=3)
-        assert message.startswith("error: train.learning_rate: the loss became nan on a batch of ")
+        message = project.refused(lr=1e30, hu_window=None, epochs=3)
+        assert message.startswith("error: train.lr: the loss became nan on a batch of ")
         assert "case-" in message
-        assert "lower train.learning_rate, set train.hu_window, or look at these" in message
+        assert "lower train.lr, set train.hu_window, or look at these" in message
 
     def test_a_diverged_epoch_is_not_saved(self, project):
-        project.refused(learning_rate=1e30, hu_window=None, epochs=1)
+        project.refused(lr=1e30, hu_window=None, epochs=1)
         assert sorted(all_files(project.models)) == ["split.json"]
 
     def test_a_patch_that_the_memory_cannot_hold_names_it_and_the_numbers(self, project):
@@ -550,7 +569,7 @@ class TestEpoch:
     """Worked by hand: a voxel costs log(1 + exp(-4)) if Brightness has it right, 4 more if not."""
 
     RIGHT = math.log1p(math.exp(-4))
-    PARAMS = TrainParams.model_validate({**TRAIN, "hu_window": None, "learning_rate": 1e-12})
+    PARAMS = TrainParams.model_validate({**TRAIN, "hu_window": None, "lr": 1e-12})
 
     def batch(self, *patches):
         """Patches of four voxels each, as (HU, mask)."""
@@ -660,7 +679,7 @@ def test_it_overfits_two_patches(tmp_path):
         test_share=0,
         patches_per_case=5,
         epochs=40,
-        learning_rate=0.01,
+        lr=0.01,
     )
     assert ended.exit_code == 0
     checkpoint, store = load_checkpoint(project.models / "best.pt"), CaseStore(project.cases)

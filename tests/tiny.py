@@ -44,7 +44,7 @@ TRAIN = {
     "foreground_share": 0.5,
     "hu_window": [-160, 240],
     "epochs": 2,
-    "learning_rate": 0.003,
+    "lr": 0.003,
     "schedule": "cosine",
     "loss": "dice_ce",
     "precision": "fp32",

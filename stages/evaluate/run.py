@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from tqdm import tqdm
 
-from cache.case import CaseInfo, Mask
+from cache.case import CaseInfo, Mask, Role
 from cache.errors import StoreError
 from cache.grid import Triple
 from cache.reader import CaseStore
@@ -26,7 +25,7 @@ from stages.evaluate.scores import (
 )
 from stages.evaluate.window import Network, Probability, liver_probability
 
-Role = Literal["train", "validation", "test"]
+MASK_ENDING = ".nii.gz"
 SEEN_PICTURES = 20  # of cases seen in training; every test case has one, and a report must open
 
 
@@ -105,9 +104,18 @@ def _write(evaluation: Evaluation, scores: list[CaseScores], pictures: dict[str,
         curves=curves_picture(evaluation.model.history),
         pictures=[(one, pictures[one.case_id]) for one in scores if one.case_id in pictures],
     )
-    write_cases_csv(evaluation.out / "cases.csv", scores)
+    _remove_stale_masks(evaluation.out, {score.case_id for score in scores})
     write_report(evaluation.out / "report.html", report)
     write_metrics_json(evaluation.out / "metrics.json", summarise(tests))
+    # last: a table program that has it open forbids that, on Windows
+    write_cases_csv(evaluation.out / "cases.csv", scores)
+
+
+def _remove_stale_masks(out: Path, case_ids: set[str]) -> None:
+    """Delete the masks of an earlier run's cases: folder and table must say the same."""
+    for mask in (out / "predictions").glob(f"*{MASK_ENDING}"):
+        if mask.name.removesuffix(MASK_ENDING) not in case_ids:
+            mask.unlink()
 
 
 def _probability(evaluation: Evaluation, case_id: str) -> Probability:
@@ -126,7 +134,7 @@ def _score(evaluation: Evaluation, case_id: str, probability: Probability) -> Ca
     prediction = restore_mask(
         probability, box=info.box, source_grid=info.source_grid, orientation=info.orientation
     )
-    path = evaluation.out / "predictions" / f"{case_id}.nii.gz"
+    path = evaluation.out / "predictions" / f"{case_id}{MASK_ENDING}"
     write_mask(path, prediction, info.source_grid)
     return score_case(
         info.case_id,

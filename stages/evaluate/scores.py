@@ -6,17 +6,17 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from cache.case import Role
 from cache.errors import StoreError
 from cache.files import replacing, write_json
 from cache.grid import Grid
 from stages.evaluate.overlap import AnyMask, overlap
 from stages.evaluate.surface import hd95_mm
 
-Role = Literal["train", "validation", "test"]
 MaskOnGrid = tuple[AnyMask, Grid]  # (Z, Y, X), and where its voxels lie
 
 # NIfTI headers hold float32: what went through a file differs in the seventh digit

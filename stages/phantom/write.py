@@ -6,6 +6,7 @@ from typing import Any
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from numpy.typing import NDArray
 
+from cache.files import replacing
 from cache.grid import Grid
 from stages.phantom.make import Phantom
 
@@ -13,9 +14,7 @@ from stages.phantom.make import Phantom
 def write_phantom(out: Path, case_id: str, *, phantom: Phantom) -> None:
     """Write ``image/<id>/<id>.nii.gz`` and ``label/<id>/<id>.nii.gz`` under a folder."""
     for kind, voxels in (("label", phantom.label_map), ("image", phantom.volume)):
-        folder = out / kind / case_id
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / f"{case_id}.nii.gz", voxels, grid=phantom.grid)
+        write_whole(out / kind / case_id / f"{case_id}.nii.gz", voxels, grid=phantom.grid)
 
 
 def write_whole(path: Path, voxels: NDArray[Any], *, grid: Grid) -> None:
@@ -28,10 +27,5 @@ def write_whole(path: Path, voxels: NDArray[Any], *, grid: Grid) -> None:
     image.SetSpacing(grid.spacing_zyx_mm[::-1])
     image.SetOrigin(grid.origin_xyz_mm)
     image.SetDirection(grid.direction)
-    # the extension must stay last: SimpleITK chooses the format by it
-    part = path.with_name(f".part-{path.name}")
-    try:
-        sitk.WriteImage(image, str(part), useCompression=True, compressionLevel=1)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        sitk.WriteImage(image, str(partial), useCompression=True, compressionLevel=1)

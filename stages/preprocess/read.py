@@ -1,6 +1,6 @@
 """Reading one file with SimpleITK, after making sure that it is whole.
 
-This is the only module of the stage where arrays meet SimpleITK's x, y, z order.
+This is the only module of the stage where SimpleITK's x, y, z order becomes an array's z, y, x.
 """
 
 import hashlib

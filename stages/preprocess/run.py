@@ -1,7 +1,8 @@
 """Stage one: every case under --src into the store, or into problems.json."""
 
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import logging
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,6 +21,9 @@ from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import case_key, prepare_case
 from stages.preprocess.problems import Problem, write_problems
 from stages.preprocess.scan import CaseFiles, scan
+
+LOG = logging.getLogger(__name__)
+MOST_WORKERS = 61  # what Windows can wait for at once
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,34 @@ def _stored(path: Path, key: str) -> CaseInfo | None:
 
 
 def _outcomes(jobs: list[Job], workers: int) -> Iterator[Outcome]:
-    if min(workers, len(jobs)) <= 1:
+    """Every job's outcome, as they end.
+
+    A killed worker breaks its pool; what was lost is tried again by half as many, in the end each
+    in a process of its own, so that a case too large for the memory stops no other.
+    """
+    workers = min(workers, len(jobs), MOST_WORKERS)
+    if workers <= 1:
         yield from map(prepare_into_store, jobs)
         return
+    while jobs and workers > 1:
+        jobs = yield from _together(jobs, workers)
+        workers //= 2
+        if jobs:
+            LOG.warning("a worker was killed; %d cases go on with %d", len(jobs), workers)
+    yield from map(_alone, jobs)
+
+
+def _together(jobs: list[Job], workers: int) -> Generator[Outcome, None, list[Job]]:
+    """The outcomes of jobs done by a pool; returns the jobs lost when a worker was killed."""
+    futures: dict[Future[Outcome], Job] = {}
     lost = []
-    pool = _pool(min(workers, len(jobs)))
+    pool = _pool(workers)
     try:
-        futures = {pool.submit(prepare_into_store, job): job for job in jobs}
+        for job in jobs:
+            try:
+                futures[pool.submit(prepare_into_store, job)] = job
+            except BrokenProcessPool:
+                lost.append(job)
         for future in as_completed(futures):
             try:
                 yield future.result()
@@ -139,7 +164,7 @@ def _outcomes(jobs: list[Job], workers: int) -> Iterator[Outcome]:
     finally:
         # after a full disk or Ctrl-C, cases not yet begun are not begun any more
         pool.shutdown(cancel_futures=True)
-    yield from map(_alone, lost)
+    return lost
 
 
 def _alone(job: Job) -> Outcome:

@@ -26,6 +26,8 @@ class Checkpoint:
         epoch: epochs done.
         best_dice: highest mean validation Dice so far, None before the first validation.
         history: a row per epoch, as in the curves.
+        seed: of the split, the weights and the plan.
+        split: patient ids by role, as ``split.json`` has them.
         train: the ``train`` section it was trained with.
         preprocess: the ``preprocess`` section its data was prepared with.
         data_digest: of the manifest it was trained on.
@@ -37,6 +39,8 @@ class Checkpoint:
     epoch: int
     best_dice: float | None
     history: list[Row]
+    seed: int
+    split: dict[str, list[str]]
     train: dict[str, Any]
     preprocess: dict[str, Any]
     data_digest: str
@@ -81,7 +85,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         fields = torch.load(path, map_location="cpu", weights_only=True)
         version = fields.pop("version")
         if version <= CHECKPOINT_VERSION:
-            return Checkpoint(**fields)
+            checkpoint = Checkpoint(**fields)
+            checkpoint.params()  # refuses parameters this code does not know
+            return checkpoint
     except Exception as error:  # torch stumbles over a damaged or foreign file in a dozen ways
         fact = f"is damaged, or no model of liver3d ({_reason(error)})"
         fix = "delete it and run python -m pipeline.train again"

@@ -49,7 +49,10 @@ def has_unused_gpu() -> bool:
 def autocast(params: TrainParams, device: torch.device) -> AbstractContextManager[None]:
     """Mixed precision where asked for; ``auto`` is bfloat16 on GPUs that have it, else fp32."""
     wanted = params.precision == "bf16" or (
-        params.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        params.precision == "auto"
+        and device.type == "cuda"
+        # older GPUs can only emulate it, slower than fp32
+        and torch.cuda.is_bf16_supported(including_emulation=False)
     )
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 

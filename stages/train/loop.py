@@ -133,7 +133,7 @@ def _mean(values: list[float]) -> float:
 def _diverged(value: float, batch: Batch) -> ModelError:
     cases = ", ".join(sorted(set(batch.case_ids)))
     return ModelError(
-        "train.learning_rate",
+        "train.lr",
         f"the loss became {value} on a batch of {cases}",
-        "lower train.learning_rate, set train.hu_window, or look at these cases",
+        "lower train.lr, set train.hu_window, or look at these cases",
     )

@@ -1,5 +1,7 @@
 """Whether a training step fits, before the first one is tried."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -43,6 +45,27 @@ def require_memory(params: TrainParams, largest_zyx: Triple, device: torch.devic
         f" about {needed / 1e9:.1f} GB; {device} has {free / 1e9:.1f} GB free",
         "make train.patch_zyx, train.batch_size or train.n_channels smaller",
     )
+
+
+@contextmanager
+def explained_shortage(device: torch.device) -> Iterator[None]:
+    """Turn torch's running out of memory into one line that names what to change.
+
+    Raises:
+        ParamsError: torch could not get the memory it asked for.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # on a GPU its subclass OutOfMemoryError, on the CPU by its text
+        is_shortage = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(
+            error
+        )
+        if not is_shortage:
+            raise
+        reason = str(error).partition("\n")[0]
+        fix = "make train.patch_zyx, train.batch_size or train.n_channels smaller"
+        fact = f"the network does not fit into the memory of {device}: {reason}"
+        raise ParamsError("train.patch_zyx", fact, fix) from error
 
 
 def free_bytes(device: torch.device) -> int:

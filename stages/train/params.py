@@ -22,7 +22,7 @@ class TrainParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     foreground_share: Share  # of the patches, centred on a liver voxel
     hu_window: tuple[float, float] | None  # (low, high) HU, clipped; null feeds raw HU
     epochs: PositiveInt
-    learning_rate: PositiveFloat
+    lr: PositiveFloat  # learning rate
     schedule: Literal["constant", "cosine"]
     loss: Literal["cross_entropy", "dice_ce"]
     precision: Literal["auto", "bf16", "fp32"]

@@ -5,13 +5,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from cache.case import Role
 from cache.errors import ParamsError
 from cache.files import write_json
 from cache.manifest import Manifest
-
-Role = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
