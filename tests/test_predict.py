@@ -147,6 +147,13 @@ def test_a_damaged_model_is_named(write_ct, write_model, predict, folder, conten
     assert f"{model}: is damaged" in refused(ended, folder)
 
 
+def test_a_model_with_unknown_parameters_is_named_with_them(write_ct, write_model, predict, folder):
+    model = write_model(preprocess={"margin_cm": 1})
+    ended = predict("--model", model, "--ct", write_ct(), "--out", "mask.nii.gz")
+    assert f"{model}: was trained with parameters" in refused(ended, folder)
+    assert "margin_cm" in ended.output
+
+
 def test_a_missing_ct_is_named(write_model, predict, folder, tmp_path):
     ct = tmp_path / "none.nii.gz"
     ended = predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz")

@@ -214,6 +214,16 @@ class TestWhatIsWritten:
         assert project.train(split_file=path, epochs=1).exit_code == 0
         assert json.loads((project.models / "split.json").read_text(encoding="utf-8")) == mine
 
+    def test_names_that_split_file_and_store_do_not_share_are_told(self, project, caplog):
+        mine = {"train": ["case-3", "csae-4"], "validation": ["case-0"], "test": ["case-1"]}
+        path = project.root / "mine.json"
+        path.write_text(json.dumps(mine), encoding="utf-8")
+        project.train(split_file=path, epochs=1)
+        (absent,) = [one for one in caplog.messages if "the store has not" in one]
+        (left_out,) = [one for one in caplog.messages if "leaves patients of the store out" in one]
+        assert absent.endswith(": csae-4")
+        assert "case-4" in left_out
+
     def test_the_cosine_ends_at_zero_and_the_constant_where_it_began(self, trained, project):
         project.train(schedule="constant", epochs=1)
         rates = [one.last.optimizer["param_groups"][0]["lr"] for one in (trained, project)]

@@ -186,13 +186,26 @@ def _trainer(
 def _split(manifest: Manifest, params: TrainParams, seed: int, split_file: Path | None) -> Split:
     patients = {entry.patient_id for entry in manifest.cases.values()}
     if split_file is not None:
-        return read_split(split_file, patients)
+        split = read_split(split_file, patients)
+        _tell_strangers(split, patients, split_file)
+        return split
     shares = {"validation_share": params.validation_share, "test_share": params.test_share}
     split = split_patients(patients, seed=seed, **shares)
     for role, share in (("validation", params.validation_share), ("test", params.test_share)):
         if share > 0 and not getattr(split, role):
             LOG.warning("%d patients are too few to set any apart for %s", len(patients), role)
     return split
+
+
+def _tell_strangers(split: Split, patients: set[str], split_file: Path) -> None:
+    """Warn of names that a split file and the store do not share: one may be a slip."""
+    named = {*split.train, *split.validation, *split.test}
+    for fact, names in (
+        ("names patients that the store has not", named - patients),
+        ("leaves patients of the store out; evaluate counts them as test", patients - named),
+    ):
+        if names:
+            LOG.warning("%s %s: %s", split_file, fact, ", ".join(sorted(names)[:10]))
 
 
 def _plan(store: CaseStore, split: Split, params: TrainParams, seed: int) -> Plan:
