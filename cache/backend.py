@@ -1,4 +1,4 @@
-"""What a storage format must offer, and the formats there are."""
+"""What a storage format must offer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,19 +55,6 @@ class Backend(Protocol):
 
     def open(self, path: Path, pool: "Pool") -> Arrays:
         """Open a case for reading; decoded chunks are held in the pool, if at all."""
-
-
-def backends() -> dict[str, Backend]:
-    """Every storage format by its name in params.yaml."""
-    from cache.hdf5_backend import Hdf5Backend  # here, since these two import this module
-    from cache.zarr_backend import ZarrBackend
-
-    return {backend.name: backend for backend in (ZarrBackend(), Hdf5Backend())}
-
-
-def backend_of(path: Path) -> Backend:
-    """The format of a case's file, by its ending. KeyError if it is none of ours."""
-    return {backend.suffix: backend for backend in backends().values()}[path.suffix]
 
 
 def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.backend import Arrays, Pool, backend_of
+from cache.backend import Arrays, Pool
 from cache.case import AIR_HU, CaseInfo, Mask, Patch, Volume, Voxels
 from cache.errors import StoreError
+from cache.formats import backend_of
 from cache.grid import Box
 from cache.manifest import Entry, Manifest, read_manifest
 from cache.writer import read_info

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from cache.backend import Backend, backend_of
+from cache.backend import Backend
 from cache.case import CaseInfo, PreparedCase
 from cache.errors import StoreError
 from cache.files import PARTIAL, replacing
+from cache.formats import backend_of
 from cache.manifest import check_version
 
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from cache.backend import backends
 from cache.case import CaseInfo, PreparedCase
+from cache.formats import backends
 from cache.grid import IDENTITY, Box, Grid
 from cache.manifest import Manifest, entry_of, write_manifest
 from cache.writer import write_case as write_prepared

@@ -20,10 +20,10 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache.backend import backend_of, backends
 from cache.case import AIR_HU, FORMAT_VERSION, Patch
 from cache.errors import StoreError
 from cache.files import PARTIAL, remove, replacing
+from cache.formats import backend_of, backends
 from cache.grid import Box
 from cache.manifest import Manifest, entry_of, read_manifest, write_manifest
 from cache.reader import CaseStore
@@ -497,7 +497,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.backend import backends
+from cache.formats import backends
 from cache.case import CaseInfo, PreparedCase
 from cache.errors import StoreError
 from cache.grid import Box, Grid

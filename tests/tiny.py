@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from ruamel.yaml import YAML
 
-from cache.backend import backends
 from cache.case import CaseInfo, PreparedCase
+from cache.formats import backends
 from cache.grid import Box, Grid
 from cache.manifest import Manifest, entry_of, write_manifest
 from cache.writer import write_case

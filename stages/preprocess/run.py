@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cache.backend import backends
 from cache.case import CaseInfo
 from cache.errors import DataError, SourceError, StoreError
 from cache.files import remove, remove_partials
+from cache.formats import backends
 from cache.manifest import NAME as MANIFEST
 from cache.manifest import Entry, Manifest, entry_of, write_manifest
 from cache.writer import read_info, stored_cases, write_case
