@@ -25,6 +25,9 @@ def extension_by_content(path: Path) -> str | None:
     Raises:
         SourceError: it is a git-LFS pointer instead of the data.
     """
+    if path.is_dir():
+        fix = "name one file; turn a DICOM series into a NIfTI file first"
+        raise SourceError(path, "is a folder, not a volume", fix)
     try:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
