@@ -6,7 +6,7 @@ from cache.backend import Backend
 from cache.case import CaseInfo, PreparedCase
 from cache.errors import StoreError
 from cache.files import PARTIAL, replacing
-from cache.formats import backend_of
+from cache.formats import backend_of, backends
 from cache.manifest import check_version
 
 
@@ -36,8 +36,9 @@ def stored_cases(root: Path) -> dict[Path, CaseInfo]:
     run of preprocess writes it anew.
     """
     found = {}
+    suffixes = {backend.suffix for backend in backends().values()}
     for path in sorted(root.glob("*.*")):
-        if path.suffix not in (".zarr", ".h5") or path.name.startswith(PARTIAL):
+        if path.suffix not in suffixes or path.name.startswith(PARTIAL):
             continue
         try:
             found[path] = read_info(path)

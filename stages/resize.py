@@ -2,8 +2,8 @@
 
 Outer corners stay where they are, so voxel centres shift (torch calls this
 ``align_corners=False``). Pillow's separable BILINEAR is linear where an axis grows and averages
-over the covered voxels where it shrinks (anti-aliasing); it equals torch's antialiased bilinear to
-0.004 HU and is faster than SimpleITK with Gaussians.
+over the covered voxels where it shrinks (anti-aliasing), as torch's antialiased bilinear does
+(to 0.02 HU on noise from -1000 to 1500 HU).
 """
 
 from typing import Any

@@ -204,9 +204,7 @@ def test_masks_of_cases_no_longer_scored_are_removed(evaluate, tmp_path):
     assert left == {"case-0.nii.gz", "case-2.nii.gz"}
 
 
-def test_the_report_can_be_opened_elsewhere_while_it_is_written_anew_or_says_so(
-    trained, run_command
-):
+def test_a_report_that_cannot_be_written_ends_with_2_and_its_name(trained, run_command):
     (trained / "reports" / "report.html").mkdir(parents=True)  # nothing can be written over it
     ended = evaluate_command(run_command, trained)
     assert ended.exit_code == 2

@@ -4,7 +4,8 @@ The definitions are those of Google DeepMind's surface-distance package
 (https://github.com/google-deepmind/surface-distance): the surface is a marching-cubes surface
 through the midpoints between voxel centres, one element of it for every 2x2x2 neighbourhood that
 is partly inside. The areas come from MONAI's table, the distances from ITK's distance map: its
-time and memory depend on the box alone, while a k-d tree takes minutes for a noisy prediction.
+time and memory depend on the box alone, while a k-d tree took 64 to 206 s for 512·512·200 voxels
+where the whole body was predicted.
 ``surface_distances`` is the slow step; what is read off its result is cheap.
 """
 
