@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from cache.grid import Box
 
 CHUNK_SIDE = 32  # voxels; docs/decisions/0002-stored-format.md has the measurement
+SHARD_BYTES = 17_000_000  # decoded, about: writing a shard takes several times its size
+MASK_CHUNK = (32, 64, 64)  # z, y, x
+CHUNK_SLICES = 16  # of the source mask
 
 
 class Arrays(Protocol):
@@ -57,8 +60,16 @@ class Backend(Protocol):
         """Open a case for reading; decoded chunks are held in the pool, if at all."""
 
 
-def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Chunks of 32 voxels a side, thinner where the array is; a list of voxels is one chunk."""
+def chunk_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Chunks of 32 voxels a side, thinner where the array is.
+
+    A list of voxels is one chunk. Masks compress to almost nothing, so larger chunks of them are
+    written in half the time and read as fast; the source mask, which is never read in patches,
+    has whole slices.
+    """
     if len(shape) != 3:
         return tuple(max(1, side) for side in shape)
+    sides = {"mask": MASK_CHUNK, "source_mask": (CHUNK_SLICES, *shape[1:])}
+    if name in sides:
+        return tuple(max(1, min(most, side)) for most, side in zip(sides[name], shape, strict=True))
     return tuple(max(1, min(CHUNK_SIDE, side)) for side in shape)

@@ -14,7 +14,7 @@ Voxels = NDArray[np.int32]  # (N, 3), indices in z, y, x
 
 Role = Literal["train", "validation", "test"]  # of a case, in a split
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 AIR_HU = -1000  # what lies outside a volume: air, by the definition of the Hounsfield scale
 
 
@@ -32,8 +32,11 @@ class CaseInfo:
         prepared_grid: the grid of the stored image and mask.
         liver_ml: volume of the whole liver mask on the source grid.
         source_digests: SHA-256 of the source files' bytes, by role ("ct", "label").
+        ct_digest: SHA-256 over every fourth slice of the CT as int16 HU, turned to LPS: the same
+            for two files that hold the same CT.
         params: the parameters the case was prepared with.
-        warnings: what was odd about the sources, each with its rule, fact and fix.
+        findings: what was odd about the sources: rule, role ("ct" or "label"), fact, fix, and
+            whether it was mended ("fixed").
     """
 
     case_id: str
@@ -45,8 +48,9 @@ class CaseInfo:
     prepared_grid: Grid
     liver_ml: float
     source_digests: dict[str, str]
+    ct_digest: str
     params: dict[str, Any]
-    warnings: list[dict[str, str]]
+    findings: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, strings and numbers, for JSON."""
@@ -61,8 +65,9 @@ class CaseInfo:
             "prepared_grid": self.prepared_grid.to_dict(),
             "liver_ml": self.liver_ml,
             "source_digests": self.source_digests,
+            "ct_digest": self.ct_digest,
             "params": self.params,
-            "warnings": self.warnings,
+            "findings": self.findings,
         }
 
     @classmethod

@@ -22,7 +22,12 @@ class DataError(Exception):
 
 
 class SourceError(DataError):
-    """A CT or label file that cannot be used as it is."""
+    """A CT or label file that cannot be used as it is, and the rule that says so."""
+
+    def __init__(self, where: Path | str, fact: str, fix: str, rule: str = "readable") -> None:
+        super().__init__(where, fact, fix)
+        self.args = (where, fact, fix, rule)  # what unpickling calls the class with
+        self.rule = rule
 
 
 class StoreError(DataError):

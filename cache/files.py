@@ -1,42 +1,52 @@
 """Writing whole or not at all: everything is made under a temporary name, then renamed."""
 
+import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 PARTIAL = ".partial-"
+MARK = ".being-written"  # lies in a writer's temporary folder as long as nobody removes that
+KILLED_S = 24 * 3600  # a temporary folder this old is of a writer that was killed
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write a file or folder to; it takes the place of ``path`` at the end.
 
-    The temporary name keeps the ending, since writers choose the format by it. If the body
-    raises, nothing of it stays and what was at ``path`` is untouched. A folder never gives way to
-    a file: it may hold somebody's data.
+    It has the name of ``path``, since some writers choose the format by it and others write it
+    into the file, but lies in a folder of this writer alone: two processes that write the same
+    path never meet. If the body raises, nothing of it stays and what was at ``path`` is untouched.
+    A folder never gives way to a file: it may hold somebody's data.
 
     Raises:
         IsADirectoryError: a file was written where there is a folder.
+        FileNotFoundError: another process removed what was written so far.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(PARTIAL + path.name)
-    remove(partial)
+    scratch = path.with_name(_own_name())
+    partial = scratch / path.name
     try:
+        scratch.mkdir()
+        (scratch / MARK).touch()
         yield partial
         _flush(partial)
+        _require_undisturbed(scratch, path)
         if path.is_dir() and not partial.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
         if path.is_dir():  # a rename cannot replace a folder that holds something
             remove(path)
         partial.replace(path)
-    except BaseException:
-        remove(partial)
-        raise
+    finally:
+        remove(scratch)
+    _remove_old_partials(path.parent)
 
 
 def remove(path: Path) -> None:
@@ -44,25 +54,56 @@ def remove(path: Path) -> None:
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
-    if not path.name.startswith(PARTIAL):
-        # renamed first: of a folder deleted by half, the half that stays may look like a whole case
-        scrap = path.with_name(f"{PARTIAL}{path.name}.old")
-        remove(scrap)
-        path = path.rename(scrap)
-    shutil.rmtree(path)
+    # renamed first: of a folder deleted by half, the half that stays may look like a whole case
+    shutil.rmtree(path.rename(path.with_name(_own_name())))
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what a killed writer left behind."""
+    """Delete what killed writers left behind; a writer still at work ends with an error."""
     for scrap in folder.glob(f"{PARTIAL}*"):
         remove(scrap)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON a person can read, whole or not at all; NaN is refused."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text of ``write_json``: equal values have equal texts."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return text + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all, with the same bytes on every system.
+
+    A file's name on Linux may be no text at all; what cannot be encoded is written as an escape,
+    which JSON reads as well.
+    """
     with replacing(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8", newline="\n")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def _own_name() -> str:
+    """A temporary name no other writer has, on this machine or another that shares the disk."""
+    return f"{PARTIAL}{os.getpid():x}-{secrets.token_hex(4)}"
+
+
+def _require_undisturbed(scratch: Path, path: Path) -> None:
+    """Refuse what may be a half: a writer of folders makes anew what was removed under it."""
+    if not (scratch / MARK).is_file():
+        fact = "was removed while it was being written; does another run write here?"
+        raise FileNotFoundError(errno.ENOENT, fact, str(path))
+
+
+def _remove_old_partials(folder: Path) -> None:
+    """Delete temporary folders that nobody has written to for a day."""
+    for scrap in folder.glob(f"{PARTIAL}*"):
+        # another process may be deleting it as well; it is no fault of this writer's
+        with contextlib.suppress(OSError):
+            if time.time() - scrap.stat().st_mtime > KILLED_S:
+                remove(scrap)
 
 
 def _flush(path: Path) -> None:

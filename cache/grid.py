@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 Triple = tuple[int, int, int]
 TripleMm = tuple[float, float, float]
@@ -66,6 +67,19 @@ class Box:
         starts = [a - more for a, more in zip(self.start_zyx, voxels_zyx, strict=True)]
         stops = [b + more for b, more in zip(self.stop_zyx, voxels_zyx, strict=True)]
         return Box(triple(starts), triple(stops))
+
+
+def box_of(mask: NDArray[Any]) -> Box | None:
+    """The smallest box around all voxels above zero of a (Z, Y, X) mask; None if there is none."""
+    start, stop = [0, 0, 0], list(mask.shape)
+    for axis in range(3):  # each within what the axes before have left, so the whole is read once
+        inside = mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        others = tuple(other for other in range(3) if other != axis)
+        (found,) = np.nonzero(inside.any(axis=others))
+        if not found.size:
+            return None
+        start[axis], stop[axis] = start[axis] + int(found[0]), start[axis] + int(found[-1]) + 1
+    return Box(triple(start), triple(stop))
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _write_array(file: Any, name: str, array: NDArray[Any]) -> None:
     file.create_dataset(
         name,
         data=array,
-        chunks=chunk_shape(array.shape),
+        chunks=chunk_shape(name, array.shape),
         fletcher32=True,
         **hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=hdf5plugin.Blosc.BITSHUFFLE),
     )

@@ -1,10 +1,11 @@
 """Zarr v3: a folder per case, each array in one shard file, every chunk with a crc32c.
 
-Written by zarr-python through the zarrs codecs, read by TensorStore; plain zarr-python reads it
-as well.
+Written and read by TensorStore; plain zarr-python reads it as well.
+docs/decisions/0009-writing-zarr.md has the measurement.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.backend import Pool, chunk_shape
+from cache.backend import SHARD_BYTES, Pool, chunk_shape
 from cache.grid import Box
 
-ZARRS = {
-    "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
-    # threads put the chunks into the shard as they finish: another order, other bytes, every time
-    "threading.max_workers": 1,
-}
+GROUP = {"zarr_format": 3, "node_type": "group"}
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,18 @@ class ZarrBackend:
         self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]
     ) -> None:
         """Write one case as a Zarr v3 group."""
-        import zarr  # 0.4 s to import, and readers never need it
+        import tensorstore  # its threads must start in the process that writes, not at import
 
-        # the settings end with this block: zarrs deadlocks in forked readers of other people's
-        with zarr.config.set(ZARRS):
-            group = zarr.create_group(path, zarr_format=3, attributes=attributes)
+        path.mkdir(parents=True)
+        group = json.dumps({**GROUP, "attributes": attributes}, indent=2, sort_keys=True)
+        (path / "zarr.json").write_text(group, encoding="utf-8", newline="\n")
+        for name, array in arrays.items():
+            spec = _array_spec(path, name, array)
             try:
-                for name, array in arrays.items():
-                    _write_array(group, name, array)
-            except RuntimeError as error:  # how zarrs says that the disk is full
+                stored = tensorstore.open(spec, create=True, delete_existing=True).result()
+                if array.size:
+                    _write_by_shards(stored, array)
+            except (ValueError, RuntimeError) as error:  # how it says that the disk is full
                 raise OSError(str(error)) from error
 
     def attributes(self, path: Path) -> dict[str, Any]:
@@ -61,8 +61,7 @@ class ZarrArrays:
     def __init__(self, path: Path, pool: Pool) -> None:
         import tensorstore  # its threads must start in the process that reads, not at import
 
-        # not resolved: on Windows that turns a mapped drive into a UNC path, which it refuses
-        self._path = path.absolute()
+        self._path = path
         self._tensorstore = tensorstore
         if pool.context is None:
             limit = {"total_bytes_limit": pool.limit_bytes}
@@ -84,7 +83,7 @@ class ZarrArrays:
         if name not in self._handles:
             spec = {
                 "driver": "zarr3",
-                "kvstore": {"driver": "file", "path": (self._path / name).as_posix()},
+                "kvstore": _kvstore(self._path / name),
                 "recheck_cached_data": "open",  # the store is never changed in place
             }
             self._handles[name] = self._tensorstore.open(
@@ -93,24 +92,57 @@ class ZarrArrays:
         return self._handles[name]
 
 
-def _write_array(group: Any, name: str, array: NDArray[Any]) -> None:
-    from zarr.codecs import BloscCodec, Crc32cCodec
+def _write_by_shards(stored: Any, array: NDArray[Any]) -> None:
+    """Write one shard after the other; TensorStore would hold all of them at once."""
+    slices = stored.chunk_layout.write_chunk.shape[0]
+    for start in range(0, array.shape[0], slices):
+        stop = min(start + slices, array.shape[0])
+        stored[start:stop].write(array[start:stop]).result()
 
-    chunks = chunk_shape(array.shape)
-    # one shard holds the whole array: few files, which DVC and network file systems need
-    shard = tuple(
-        max(1, -(-side // chunk)) * chunk for side, chunk in zip(array.shape, chunks, strict=True)
-    )
-    stored = group.create_array(
-        name,
-        shape=array.shape,
-        dtype=array.dtype,
-        chunks=chunks,
-        shards=shard,
-        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
-        fill_value=0,
+
+def _array_spec(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
+    """How TensorStore is to store an array: every chunk under a checksum, many of them in a shard.
+
+    A shard holds whole slices, as many as SHARD_BYTES allows, often all: DVC and network file
+    systems need few files.
+    """
+    chunks = list(chunk_shape(name, array.shape))
+    counts = [max(1, -(-side // chunk)) for side, chunk in zip(array.shape, chunks, strict=True)]
+    layer_bytes = array.dtype.itemsize * math.prod(chunks) * math.prod(counts[1:])
+    counts[0] = min(counts[0], max(1, SHARD_BYTES // layer_bytes))
+    shard = [count * chunk for count, chunk in zip(counts, chunks, strict=True)]
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    checksum = {"name": "crc32c"}
+    blosc = {
+        "cname": "lz4",
+        "clevel": 5,
+        "shuffle": "bitshuffle",
+        "typesize": array.dtype.itemsize,
+        "blocksize": 0,
+    }
+    shards = {
+        "chunk_shape": chunks,
+        "codecs": [little, {"name": "blosc", "configuration": blosc}, checksum],
+        "index_codecs": [little, checksum],
+        "index_location": "end",
+    }
+    return {
+        "driver": "zarr3",
+        "kvstore": _kvstore(path / name),
+        # the chunks of a shard in one thread: several cases are written at a time anyway
+        "context": {"data_copy_concurrency": {"limit": 1}},
+        "metadata": {
+            "shape": list(array.shape),
+            "data_type": str(array.dtype),
+            "fill_value": 0,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
+            "codecs": [{"name": "sharding_indexed", "configuration": shards}],
+        },
         # an all-zero chunk is written too, so that every voxel stands under a checksum
-        config={"write_empty_chunks": True},
-    )
-    if array.size:
-        stored[...] = array
+        "store_data_equal_to_fill_value": True,
+    }
+
+
+def _kvstore(path: Path) -> dict[str, str]:
+    # not resolved: on Windows that turns a mapped drive into a UNC path, which it refuses
+    return {"driver": "file", "path": path.absolute().as_posix()}

@@ -3,6 +3,7 @@
 COMMANDS = {
     "phantom": "make synthetic CTs with a known liver",
     "preprocess": "check, crop and resize CTs and labels into the store, data/cases",
+    "verify": "re-check the store; --deep every byte, --repair from the source",
     "train": "train UNet3d on the store",
     "evaluate": "score the model on the source grid and write the report",
     "predict": "segment the liver in one CT",

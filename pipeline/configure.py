@@ -19,7 +19,7 @@ PRESETS = Path(__file__).parent.parent / "presets"
 
 @command
 @click.option("--preset", help="What to start from, a name in presets/; else the file as it is.")
-@click.option("--src", type=PathType, help="Your folder with image/ and label/.")
+@click.option("--src", type=PathType, help="Your folder of scans, or a list of them.")
 @params_option
 def main(preset: str | None, src: Path | None, params_file: Path) -> None:
     """Write the parameter file from a preset, for your own folder, and say what changed."""
@@ -35,8 +35,8 @@ def main(preset: str | None, src: Path | None, params_file: Path) -> None:
     with replacing(params_file) as partial:
         partial.write_text(_dump(document), encoding="utf-8", newline="\n")
     _tell(params_file, before, _leaves(document))
-    if src is not None and not src.is_dir():
-        click.echo(f"note: there is no folder {src} on this machine")
+    if src is not None and not src.exists():
+        click.echo(f"note: there is no {src} on this machine")
 
 
 def _preset(name: str) -> Path:

@@ -1,18 +1,20 @@
 """Reading params.yaml: the one place where it is read, checked and refused."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cache.errors import ParamsError
 from stages.evaluate.params import EvaluateParams
 from stages.phantom.params import PhantomParams
-from stages.preprocess.params import PreprocessParams
+from stages.preprocess.params import LayoutName, PreprocessParams
+from stages.preprocess.policy import RulesParams
 from stages.train.params import TrainParams
 
 FIX = "correct it in {path}; presets/ has complete examples"
@@ -23,9 +25,19 @@ class DataParams(BaseModel, frozen=True, extra="forbid"):
 
     src: str  # folder with image/ and label/
     phantoms: list[str]  # folders below data/ that the phantom stage fills; empty for real data
-    layout: Literal["image-label"]
+    layout: LayoutName
     exclude: list[str]  # case ids
+    patient_id: str | None  # regular expression; its first group in a case's id is the patient
     split_file: str | None  # a split to use instead of one drawn from the seed
+
+    @field_validator("patient_id")
+    @classmethod
+    def _is_an_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression ({error})") from None
+        return value
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -35,6 +47,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     data: DataParams
     phantom: PhantomParams
     preprocess: PreprocessParams
+    rules: RulesParams
     train: TrainParams
     evaluate: EvaluateParams
 

@@ -10,10 +10,9 @@ from pipeline.command import PathType, command, device_option
 from stages.evaluate.export import require_ending, write_mask
 from stages.evaluate.restore import restore_mask
 from stages.evaluate.window import liver_probability
-from stages.preprocess.check import warn_hu_range
+from stages.preprocess.inspect import ct_to_predict
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import prepare_volume
-from stages.preprocess.read import read_source
 from stages.train.checkpoint import Checkpoint, load_checkpoint
 from stages.train.device import choose_device, network_on_hu
 from stages.train.memory import explained_shortage
@@ -21,7 +20,7 @@ from stages.train.memory import explained_shortage
 
 @command
 @click.option("--model", type=PathType, default=Path("models/best.pt"), show_default=True)
-@click.option("--ct", type=PathType, required=True, help="The CT: any file SimpleITK reads.")
+@click.option("--ct", type=PathType, required=True, help="The CT: a file, or a DICOM folder.")
 @click.option("--out", type=PathType, required=True, help="The mask, for instance mask.nii.gz.")
 @click.option("--overlap", type=click.FloatRange(0, 0.95), default=0.5, show_default=True)
 @device_option
@@ -39,10 +38,10 @@ def main(model: Path, ct: Path, out: Path, overlap: float, device: str) -> None:
         click.echo("the model was trained on label crops; there is no label, so the body is taken")
     if preprocess.crop == "slices":
         click.echo("the model was trained on some slices alone; outside them no liver is predicted")
-    source = read_source(ct)
-    for doubt in warn_hu_range(source.array):
-        click.echo(f"warning: {ct}: {doubt['fact']}")
-    prepared = prepare_volume(source, preprocess, None)
+    source, hu, doubts = ct_to_predict(ct)
+    for doubt in doubts:
+        click.echo(f"warning: {ct}: {doubt.fact}")
+    prepared = prepare_volume(source, hu, preprocess)
     train = checkpoint.params()
     with explained_shortage(chosen):
         probability = liver_probability(

@@ -1,67 +1,105 @@
 """``python -m pipeline.preprocess``: from a folder of CTs and labels to the store."""
 
-import os
+from collections import Counter
 from pathlib import Path
 
 import click
 
 from pipeline.command import PathType, command, params_option, place_option
-from pipeline.params import read_params
-from stages.preprocess.problems import Problem
-from stages.preprocess.run import Summary, run
+from pipeline.params import Params, read_params
+from stages.machine import processors
+from stages.preprocess.problems import LEFT_OUT, Problem
+from stages.preprocess.run import Sources, Summary, run
 
 SHOWN = 20  # problems; the rest stands in problems.json
+COLUMNS = ("case", "severity", "rule", "what")
 
 
 @command
-@click.option("--src", type=PathType, help="Folder with image/ and label/; else data.src.")
-@place_option("out", "data/cases", "The store.")
+@click.option("--src", type=PathType, help="Folder of scans, or a list of them; else data.src.")
+@place_option("out", "data/cases", "The store; problems.json and qc.html go beside it.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes; else one per processor. Fewer need less memory.",
+    help="Processes; else one per processor, fewer where the memory is short.",
 )
+@click.option("--scheduler", help="Address of a Dask scheduler, to use its workers instead.")
+@click.option("--check-only", is_flag=True, help="Hold all files against the rules; store nothing.")
 @click.option("--prune", is_flag=True, help="Also delete stored cases that are no longer in --src.")
 @params_option
-def main(src: Path | None, out: Path, workers: int | None, prune: bool, params_file: Path) -> None:
+def main(
+    src: Path | None,
+    out: Path,
+    workers: int | None,
+    scheduler: str | None,
+    check_only: bool,
+    prune: bool,
+    params_file: Path,
+) -> None:
     """Check every CT and label, and bring them to one orientation, crop and grid.
 
     Cases that are already there, from the same files and parameters, are kept. Faults of single
-    cases go to problems.json beside --out and never stop the others.
+    cases go to problems.json beside --out and never stop the others; the rules section of the
+    parameter file says which of them are errors, and which are mended.
     """
     params = read_params(params_file)
     summary = run(
-        src or Path(params.data.src),
+        sources_of(params, src),
         out,
         params.preprocess,
-        exclude=params.data.exclude,
-        workers=workers or _processors(),
+        params.rules,
+        workers=workers or processors(),
+        scheduler=scheduler,
         prune=prune,
+        check_only=check_only,
     )
-    _print(summary, out)
+    _print(summary, out, check_only=check_only)
 
 
-def _processors() -> int:
-    """Processors this process may use, which a scheduler can make fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def sources_of(params: Params, src: Path | None) -> Sources:
+    """Where the scans are: what the parameters say, and ``--src`` above them."""
+    data = params.data
+    return Sources(src or Path(data.src), data.layout, data.exclude, data.patient_id)
 
 
-def _print(summary: Summary, out: Path) -> None:
-    cases, kept = len(summary.manifest.cases), summary.kept
-    click.echo(f"{cases} cases in {out}, {cases - kept} prepared now, {kept} kept")
+def _print(summary: Summary, out: Path, *, check_only: bool) -> None:
     told = [problem for problem in summary.problems if problem.severity != "ignored"]
-    for problem in told[:SHOWN]:
-        click.echo(_line(problem))
-    ignored = len(summary.problems) - len(told)
-    if summary.problems:
-        more = f"{len(told)} problems, {ignored} files ignored"
-        click.echo(f"{more}; all of them: {out.parent / 'problems.json'}")
+    for line in _table(sorted(told, key=_worst_first)[:SHOWN]):
+        click.echo(line)
+    if len(told) > SHOWN:
+        click.echo(f"… and {len(told) - SHOWN} more")
+    counts = Counter(problem.severity for problem in summary.problems)
+    found = ", ".join(f"{count} {severity}" for severity, count in sorted(counts.items()))
+    click.echo(
+        f"{found or 'no problems'}; see {out.parent / 'problems.json'} and qc.html beside it"
+    )
+    cases, kept = len(summary.cases), summary.kept
+    if check_only:
+        click.echo(f"{cases} cases can be prepared; nothing was stored")
+    else:
+        click.echo(f"{cases} cases in {out}, {cases - kept} prepared now, {kept} kept")
 
 
-def _line(problem: Problem) -> str:
-    return f"  {problem.severity} {problem.path}: {problem.fact}\n    fix: {problem.fix}"
+def _worst_first(problem: Problem) -> tuple[bool, bool, str]:
+    return problem.severity not in LEFT_OUT, problem.severity == "fixed", problem.case_id
+
+
+def _table(problems: list[Problem]) -> list[str]:
+    """The problems as lines of columns; the file and the fix are under each."""
+    if not problems:
+        return []
+    rows = [COLUMNS, *((p.case_id or "-", p.severity, p.rule, p.fact) for p in problems)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+        for row in rows
+    ]
+    indent = " " * (sum(widths) + 6)
+    more = [(f"{indent}{one.path}", f"{indent}fix: {one.fix}") for one in problems]
+    return [
+        lines[0],
+        *(line for row, two in zip(lines[1:], more, strict=True) for line in (row, *two)),
+    ]
 
 
 if __name__ == "__main__":

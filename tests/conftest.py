@@ -21,7 +21,8 @@ from cache.formats import backends
 from cache.grid import IDENTITY, Box, Grid
 from cache.manifest import Manifest, entry_of, write_manifest
 from cache.writer import write_case as write_prepared
-from stages.preprocess.scan import CaseFiles
+from stages.preprocess.files import CaseFiles
+from stages.preprocess.policy import RulesParams
 
 # the same examples in every run, however slow the machine
 settings.register_profile("liver3d", deadline=None, derandomize=True)
@@ -115,7 +116,7 @@ def write_volume(tmp_path):
 
 
 @pytest.fixture
-def write_case(write_volume):
+def write_case(write_volume, tmp_path):
     """Write a CT and its label on one grid; gives the ``CaseFiles``."""
 
     def write(
@@ -139,6 +140,8 @@ def write_case(write_volume):
             case_id,
             write_volume(Path(folder, "image", names[0]), ct, **how),
             write_volume(Path(folder, "label", names[1]), label, **how),
+            None,
+            tmp_path / folder,
         )
 
     return write
@@ -175,8 +178,18 @@ def prepared_case():
             "prepared_grid": prepared,
             "liver_ml": 1234.5,
             "source_digests": {"ct": "c" * 64, "label": "d" * 64},
+            "ct_digest": f"{seed:064x}",
             "params": {"format": "zarr", "crop": "body", "spacing_zyx_mm": [2.5, None, 0.7]},
-            "warnings": [{"rule": "liver-volume", "fact": "größer", "fix": "look"}],
+            "findings": [
+                {
+                    "rule": "liver_volume",
+                    "role": "label",
+                    "fact": "größer",
+                    "fix": "look",
+                    "fixable": False,
+                    "fixed": False,
+                }
+            ],
         }
         return PreparedCase(
             CaseInfo(**{**fields, **info}),
@@ -197,7 +210,7 @@ def write_store(tmp_path):
         root, entries = tmp_path / folder, {}
         for case in cases:
             path = write_prepared(root, case, backends()[format])
-            entries[case.info.case_id] = entry_of(case.info, path.name)
+            entries[case.info.case_id] = entry_of(case.info, root, path)
         write_manifest(root, Manifest(entries, {"format": format}))
         return root
 
@@ -226,6 +239,17 @@ def params_file(tmp_path):
         return target
 
     return write
+
+
+@pytest.fixture(scope="session")
+def rules():
+    """Make ``RulesParams``: those of params.yaml, some of them changed."""
+    document = YAML(typ="safe").load((REPO / "params.yaml").read_text(encoding="utf-8"))
+
+    def make(**changes):
+        return RulesParams(**{**document["rules"], **changes})
+
+    return make
 
 
 @pytest.fixture

@@ -3,11 +3,14 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from ruamel.yaml import YAML
 
 from pipeline.params import Params
+from stages.preprocess.layouts.detect import NAMES
+from stages.preprocess.params import LayoutName
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("pipeline", "stages", "cache")
@@ -105,7 +108,7 @@ def test_the_readme_map_is_the_tree():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     block = readme.split("## What is where")[1].split("```")[1]
     named = {line.split()[0].rstrip("/") for line in block.strip().splitlines()}
-    made = {"data/cases", "data/problems.json", "models", "training", "reports"}
+    made = {"data/cases", "data/problems.json", "data/qc.html", "models", "training", "reports"}
     assert [name for name in named - made if not (ROOT / name).exists()] == []
     folders = {*PACKAGES, "presets", "docs", "tests", "benchmarks"}
     assert folders <= {name.split("/")[0] for name in named}
@@ -127,6 +130,10 @@ def test_the_list_of_commands_is_complete():
         if "if __name__" in file.read_text(encoding="utf-8") and file.stem != "__main__"
     }
     assert set(COMMANDS) == commands
+
+
+def test_every_layout_can_be_named_in_the_parameters():
+    assert get_args(LayoutName) == NAMES
 
 
 def test_links_between_documents_lead_somewhere():

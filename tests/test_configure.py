@@ -99,7 +99,7 @@ class TestConfigure:
         assert "lr: 0.00001 # learning rate\n" in text
         assert "shape_zyx: [null, 96, 96] # slices stay as they are\n" in text
         assert "split_file: null\n" in text
-        assert re.search(r"src: D:/Other +# folder", text)
+        assert re.search(r"src: D:/Other +# the scans", text)
 
     def test_it_says_what_changed_and_from_what(self, configure):
         configure("--preset", "liver")
@@ -120,7 +120,7 @@ class TestConfigure:
     def test_a_folder_that_is_not_there_is_noted_and_written(self, configure, tmp_path):
         ended, target = configure("--preset", "liver", "--src", tmp_path / "nowhere")
         assert ended.exit_code == 0
-        assert "there is no folder" in ended.output
+        assert f"there is no {tmp_path / 'nowhere'}" in ended.output
         assert values(target)["data"]["src"].endswith("nowhere")
 
     def test_nothing_asked_for_is_a_usage_error(self, configure):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from cache.errors import StoreError
 from cache.grid import Box, Grid
+from cache.manifest import read_manifest, write_manifest
 from cache.reader import CaseStore
 from pipeline.evaluate import main
 from stages.evaluate.params import EvaluateParams
@@ -220,10 +222,9 @@ def test_a_missing_model_ends_with_2_and_names_the_command_that_makes_one(traine
 
 
 def test_a_store_prepared_otherwise_than_the_models_is_refused(trained, run_command):
-    manifest = trained / "cases" / "manifest.json"
-    fields = json.loads(manifest.read_text(encoding="utf-8"))
-    fields["params"]["margin_mm"] = 7.0
-    manifest.write_text(json.dumps(fields), encoding="utf-8")
+    manifest = read_manifest(trained / "cases")
+    other = {**manifest.params, "margin_mm": 7.0}
+    write_manifest(trained / "cases", replace(manifest, params=other))
     ended = evaluate_command(run_command, trained)
     assert ended.exit_code == 2
     assert "other parameters" in ended.output

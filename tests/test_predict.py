@@ -6,6 +6,7 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from pipeline.predict import main
 from stages.evaluate.overlap import overlap
+from stages.preprocess.inspect import ct_to_predict
 from stages.train.checkpoint import Checkpoint, cpu_state, save_checkpoint
 from stages.train.unet import UNet3d
 from tiny import PREPROCESS, TRAIN, ball, brightness_network, names, python
@@ -54,8 +55,8 @@ def write_model(tmp_path):
 def write_ct(write_volume):
     """Write a CT of a body in air with a bright ball, off the middle on every axis."""
 
-    def write(name="ct.nii.gz", *, direction=FLIPPED):
-        hu = np.full(SHAPE_ZYX, -1000, np.int16)
+    def write(name="ct.nii.gz", *, direction=FLIPPED, air=-1000):
+        hu = np.full(SHAPE_ZYX, air, np.float32 if isinstance(air, float) else np.int16)
         hu[1:21, 2:25, 2:29] = -100
         hu[LIVER] = 200
         return write_volume(name, hu, spacing_xyz_mm=SPACING_XYZ_MM, direction=direction)
@@ -131,6 +132,26 @@ def test_a_model_of_label_crops_takes_the_body_and_says_so(write_ct, write_model
     ended = predict("--model", model, "--ct", write_ct(), "--out", "mask.nii.gz")
     assert ended.exit_code == 0
     assert "there is no label, so the body is taken" in ended.output
+
+
+@pytest.mark.parametrize("air", [float("nan"), -3024], ids=["NaN", "padding"])
+def test_what_was_not_scanned_is_taken_for_air(write_ct, air):
+    _, hu, _ = ct_to_predict(write_ct("odd.mha", air=air))
+    _, expected, _ = ct_to_predict(write_ct("ct.mha"))
+    np.testing.assert_array_equal(hu, expected)
+
+
+def test_a_ct_without_air_is_doubted_and_predicted(write_ct, write_model, predict):
+    ct = write_ct(air=0)
+    ended = predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz")
+    assert ended.exit_code == 0
+    assert f"warning: {ct}: values run from -100 to 200; a CT in HU has air" in ended.output
+
+
+def test_a_ct_with_infinite_values_is_named(write_ct, write_model, predict, folder):
+    ct = write_ct("ct.nrrd", air=float("-inf"))
+    ended = predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz")
+    assert f"{ct}: 0 voxels are NaN and" in refused(ended, folder)
 
 
 def test_a_missing_model_is_named(write_ct, predict, folder, tmp_path):

@@ -10,22 +10,26 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 import torch
 from torch.nn.functional import interpolate
 
+from cache.case import PreparedCase
 from cache.errors import SourceError
 from cache.grid import Box, Grid
-from stages.preprocess.check import PLAUSIBLE_LIVER_ML, warn_hu_range, warn_liver_volume
+from cache.manifest import Manifest, write_manifest
+from cache.reader import CaseStore
+from stages.preprocess.case import Job, work
 from stages.preprocess.crop import body_box, label_box, slices_box
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import (
     FOREGROUND_VOXELS,
     case_key,
-    prepare_case,
     prepare_volume,
     sample_foreground,
+    voxel_digest,
 )
-from stages.preprocess.read import SourceVolume, read_source
+from stages.preprocess.read import read_ct
 
+ARRAYS = ("image", "mask", "source_mask", "foreground_zyx")
 KEEP = PreprocessParams(
-    format="zarr",
+    format="hdf5",
     liver_values="any",
     crop="none",
     slices=None,
@@ -44,11 +48,25 @@ def with_params(**changes):
     return PreprocessParams(**{**KEEP.model_dump(), **changes})
 
 
-def prepared(files, **changes):
-    """The prepared case of these files."""
-    params = with_params(**changes)
-    key, digests = case_key(files, params)
-    return prepare_case(files, params, key=key, digests=digests)
+@pytest.fixture
+def prepared(rules, tmp_path):
+    """Prepare a case into a store; gives it as it is read there."""
+
+    def prepare(files, **changes):
+        params, out = with_params(**changes), tmp_path / f"cases-{files.case_id}"
+        outcome = work(Job(files, out, tmp_path / "pictures", params, rules(), None, False))
+        assert outcome.entry is not None, outcome.problems
+        write_manifest(out, Manifest({files.case_id: outcome.entry}, {}))
+        store = CaseStore(out)
+        arrays = (getattr(store, name)(files.case_id) for name in ARRAYS)
+        return PreparedCase(store.info(files.case_id), *arrays)
+
+    return prepare
+
+
+def file_array(path):
+    """The voxels of a file in its own order, (Z, Y, X)."""
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
 def ball(shape_zyx, centre_zyx, radii_zyx):
@@ -59,33 +77,33 @@ def ball(shape_zyx, centre_zyx, radii_zyx):
 
 
 class TestKeptAsItIs:
-    def test_an_lps_case_without_crop_and_grid_is_stored_unchanged(self, write_case):
+    def test_an_lps_case_without_crop_and_grid_is_stored_unchanged(self, prepared, write_case):
         files = write_case()
         case = prepared(files)
-        np.testing.assert_array_equal(case.volume, read_source(files.ct).array)
-        np.testing.assert_array_equal(case.mask, read_source(files.label).array)
+        np.testing.assert_array_equal(case.volume, file_array(files.ct))
+        np.testing.assert_array_equal(case.mask, file_array(files.label))
         np.testing.assert_array_equal(case.source_mask, case.mask)
         assert (case.volume.dtype, case.mask.dtype) == (np.int16, np.uint8)
 
-    def test_what_is_needed_to_go_back_is_recorded(self, write_case):
+    def test_what_is_needed_to_go_back_is_recorded(self, prepared, write_case):
         info = prepared(write_case("7")).info
         grid = Grid(CASE_SHAPE, (11.0, 10.0, 9.0), (-11.0, 7.0, 23.0))
         assert (info.case_id, info.patient_id, info.orientation) == ("7", "7", "LPS")
         assert info.source_grid == info.prepared_grid == grid
         assert info.box == Box((0, 0, 0), CASE_SHAPE)
 
-    def test_the_livers_volume_is_counted_on_the_source_grid(self, write_case):
+    def test_the_livers_volume_is_counted_on_the_source_grid(self, prepared, write_case):
         # 6 * 7 * 8 voxels less a notch of 3, of 0.99 ml each
         case = prepared(write_case(), grid="spacing", spacing_zyx_mm=(40, 40, 40))
         assert case.info.liver_ml == pytest.approx(333 * 0.99)
 
-    def test_nothing_is_doubted_about_a_plausible_case(self, write_case):
-        assert prepared(write_case()).info.warnings == []
+    def test_nothing_is_doubted_about_a_plausible_case(self, prepared, write_case):
+        assert prepared(write_case()).info.findings == []
 
 
 class TestOrientation:
     @pytest.mark.parametrize("orientation", ORIENTATIONS)
-    def test_a_turned_copy_gives_the_same_prepared_case(self, write_case, orientation):
+    def test_a_turned_copy_gives_the_same_prepared_case(self, prepared, write_case, orientation):
         params = {"crop": "body", "margin_mm": 4.0, "grid": "shape", "shape_zyx": (9, None, 15)}
         straight, turned = write_case("straight"), write_case("turned")
         for path in (turned.ct, turned.label):
@@ -103,34 +121,36 @@ class TestOrientation:
         assert grid.origin_xyz_mm == pytest.approx(same.origin_xyz_mm)
         assert grid.direction == pytest.approx(same.direction)
 
-    def test_the_source_mask_stays_in_the_files_own_order(self, write_case):
+    def test_the_source_mask_stays_in_the_files_own_order(self, prepared, write_case):
         files = write_case(direction=(-1, 0, 0, 0, 1, 0, 0, 0, -1))
         case = prepared(files)
-        np.testing.assert_array_equal(case.source_mask, read_source(files.label).array)
+        np.testing.assert_array_equal(case.source_mask, file_array(files.label))
         np.testing.assert_array_equal(case.mask, case.source_mask[::-1, :, ::-1])
 
 
 class TestSlices:
     @pytest.mark.parametrize("z", [1, -1])
-    def test_slices_count_in_the_files_own_order(self, write_case, z):
+    def test_slices_count_in_the_files_own_order(self, prepared, write_case, z):
         files = write_case(direction=(1, 0, 0, 0, 1, 0, 0, 0, z))
         case = prepared(files, crop="slices", slices=(5, 9))
-        np.testing.assert_array_equal(case.volume, read_source(files.ct).array[5:9][::z])
+        np.testing.assert_array_equal(case.volume, file_array(files.ct)[5:9][::z])
 
-    def test_slices_of_a_sagittal_file_are_sagittal(self, write_case):
+    def test_slices_of_a_sagittal_file_are_sagittal(self, prepared, write_case):
         of = sitk.DICOMOrientImageFilter.GetDirectionCosinesFromOrientation
         files = write_case(direction=of("PSL"))
         case = prepared(files, crop="slices", slices=(5, 9))
         # the file's x, y, z are the patient's y, z, x
-        expected = read_source(files.ct).array[5:9].transpose(1, 2, 0)
+        expected = file_array(files.ct)[5:9].transpose(1, 2, 0)
         np.testing.assert_array_equal(case.volume, expected)
 
-    def test_the_last_slice_may_be_asked_for(self, write_case):
+    def test_the_last_slice_may_be_asked_for(self, prepared, write_case):
         assert prepared(write_case(), crop="slices", slices=(4, 14)).volume.shape == (10, 18, 20)
 
-    def test_a_ct_with_too_few_slices_is_refused_with_both_counts(self, write_case):
-        with pytest.raises(SourceError, match=r"has 14 slices.*asks for \[4, 15\)"):
-            prepared(write_case(), crop="slices", slices=(4, 15))
+    def test_a_ct_with_too_few_slices_is_refused_with_both_counts(self):
+        with pytest.raises(SourceError, match=r"has 14 slices.*asks for \[4, 15\)") as caught:
+            slices_box(CT, (14, 18, 20), "LPS", range(4, 15))
+        assert caught.value.rule == "slices_there"
+        assert caught.value.where == CT
 
     @pytest.mark.parametrize(
         ("orientation", "box"),
@@ -204,15 +224,16 @@ class TestBodyCrop:
         assert box == Box((0, 4, 3), (1, 5, 17))
 
     def test_a_ct_of_nothing_but_air_is_refused(self):
-        with pytest.raises(SourceError, match="no voxel is denser than -300 HU"):
+        with pytest.raises(SourceError, match="no voxel is denser than -300 HU") as caught:
             body_box(CT, np.full((4, 5, 6), -1000, np.int16), (5.0, 5.0, 5.0), 0)
+        assert caught.value.rule == "body_found"
 
-    def test_the_prepared_case_is_the_box(self, write_case):
+    def test_the_prepared_case_is_the_box(self, prepared, write_case):
         files = write_case()
         case = prepared(files, crop="body", margin_mm=9.5)
         # the body is [1, 13), [2, 15), [3, 18); the margin one voxel of 11 and 10, two of 9 mm
         assert case.info.box == Box((0, 1, 1), (14, 16, 20))
-        whole = read_source(files.ct).array
+        whole = file_array(files.ct)
         np.testing.assert_array_equal(case.volume, whole[0:14, 1:16, 1:20])
         assert case.info.prepared_grid.origin_xyz_mm == pytest.approx((-2.0, 17.0, 23.0))
 
@@ -229,34 +250,44 @@ class TestLabelCrop:
         assert label_box(mask, (1.0, 1.0, 1.0), 100.0) == Box((0, 0, 0), (4, 5, 6))
 
     def test_without_a_label_the_body_is_taken(self, write_case):
-        ct = read_source(write_case().ct)
+        ct = read_ct(write_case().ct)
         label, body = (with_params(crop=crop, margin_mm=1.0) for crop in ("label", "body"))
-        assert prepare_volume(ct, label, None).box == prepare_volume(ct, body, None).box
+        boxes = [prepare_volume(ct, ct.array, params).box for params in (label, body)]
+        assert boxes[0] == boxes[1]
 
 
 class TestGrid:
-    def test_a_shape_is_taken_and_null_keeps_an_axis(self, write_case):
+    def test_a_shape_is_taken_and_null_keeps_an_axis(self, prepared, write_case):
         case = prepared(write_case(), grid="shape", shape_zyx=(None, 9, 40))
         grid = case.info.prepared_grid
         assert case.volume.shape == case.mask.shape == grid.shape_zyx == (14, 9, 40)
         assert grid.spacing_zyx_mm == pytest.approx((11.0, 20.0, 4.5))
 
-    def test_a_spacing_is_met_by_whole_voxels_over_the_same_extent(self, write_case):
+    def test_a_spacing_is_met_by_whole_voxels_over_the_same_extent(self, prepared, write_case):
         case = prepared(write_case(), grid="spacing", spacing_zyx_mm=(20.0, None, 7.0))
         grid = case.info.prepared_grid
         # 14 * 11 / 20 = 7.7 and 20 * 9 / 7 = 25.7
         assert grid.shape_zyx == case.volume.shape == (8, 18, 26)
         assert grid.extent_zyx_mm == pytest.approx((154.0, 180.0, 180.0))
 
-    def test_a_spacing_wider_than_the_case_leaves_one_voxel(self, write_case):
+    def test_a_spacing_wider_than_the_case_leaves_one_voxel(self, prepared, write_case):
         case = prepared(write_case(), grid="spacing", spacing_zyx_mm=(None, 9999.0, None))
         assert case.volume.shape == (14, 1, 20)
 
-    def test_a_mask_stays_zero_or_one(self, write_case):
+    @pytest.mark.parametrize("spacing_mm", [1e6, 1e150])
+    def test_a_spacing_that_would_make_too_many_voxels_is_refused(self, write_case, spacing_mm):
+        ct = read_ct(write_case().ct)
+        ct = replace(ct, grid=replace(ct.grid, spacing_zyx_mm=(spacing_mm,) * 3))
+        params = with_params(grid="spacing", spacing_zyx_mm=(1.0, 1.0, 1.0))
+        with pytest.raises(SourceError, match="mm it would become one of") as caught:
+            prepare_volume(ct, ct.array, params)
+        assert caught.value.rule == "spacing_positive"
+
+    def test_a_mask_stays_zero_or_one(self, prepared, write_case):
         case = prepared(write_case(), grid="shape", shape_zyx=(9, 31, 17))
         assert set(np.unique(case.mask)) == {0, 1}
 
-    def test_image_and_mask_stay_on_each_other(self, write_case):
+    def test_image_and_mask_stay_on_each_other(self, prepared, write_case):
         case = prepared(write_case(), grid="shape", shape_zyx=(28, 36, 40))
         inside, outside = case.volume[case.mask == 1], case.volume[case.mask == 0]
         assert inside.mean() > 90  # the liver has 110 HU, the body around it 0
@@ -267,95 +298,25 @@ class TestBinarize:
     @pytest.mark.parametrize(
         ("liver_values", "voxels"), [("any", 333), ([1], 300), ([2], 33), ([1, 2], 333)]
     )
-    def test_lesions_are_liver_if_they_are_listed(self, write_case, liver_values, voxels):
+    def test_lesions_are_liver_if_they_are_listed(self, prepared, write_case, liver_values, voxels):
         label = np.zeros(CASE_SHAPE, np.uint8)
         label.ravel()[100:400] = 1
         label.ravel()[500:533] = 2
         case = prepared(write_case(label=label), liver_values=liver_values)
         assert case.source_mask.sum() == voxels
 
-    def test_no_liver_is_refused_with_the_values_that_are_there(self, write_case):
-        label = np.full(CASE_SHAPE, 5, np.uint8)
-        with pytest.raises(SourceError, match=r"no value among \[1, 2\] \(its values: 5\)"):
-            prepared(write_case(label=label), liver_values=[1, 2])
 
-    def test_an_empty_label_is_refused(self, write_case):
-        files = write_case(label=np.zeros(CASE_SHAPE, np.uint8))
-        with pytest.raises(SourceError, match=r"no liver: no value above 0") as caught:
-            prepared(files)
-        assert caught.value.where == files.label
-
-
-class TestOtherGrid:
-    @pytest.mark.parametrize(
-        ("differs", "changes"),
-        [
-            ("spacing", {"spacing_xyz_mm": (9.0, 10.0, 10.5)}),
-            ("origin", {"origin_xyz_mm": (-11.0, 7.0, 25.0)}),
-            ("direction", {"direction": (1, 0, 0, 0, 1, 0, 0, 0, -1)}),
-            ("size", {"array": np.ones((14, 18, 19), np.uint8)}),
-        ],
-    )
-    def test_a_label_on_another_grid_is_refused_with_what_differs(
-        self, write_case, write_volume, differs, changes
-    ):
-        files = write_case()
-        same = {"array": np.ones(CASE_SHAPE, np.uint8), "spacing_xyz_mm": (9.0, 10.0, 11.0)}
-        write_volume(files.label, **{**same, **changes})
-        with pytest.raises(SourceError, match=f"not on the grid of 1.nii.gz: {differs} ") as caught:
-            prepared(files)
-        assert caught.value.where == files.label
-        for other in {"spacing", "origin", "direction", "size"} - {differs}:
-            assert f"{other} (" not in caught.value.fact
-
-    def test_the_same_grid_after_rounding_is_the_same_grid(self, write_case, write_volume):
-        files = write_case()
-        array = read_source(files.label).array
-        write_volume(files.label, array, spacing_xyz_mm=(9.0, 10.0, 11.00001))
-        assert prepared(files).source_mask.sum() == 333
-
-    def test_both_values_are_told_in_x_y_z(self, write_case, write_volume):
-        files = write_case()
-        write_volume(files.label, np.ones((14, 18, 19), np.uint8))
-        expected = r"size \(x, y, z\) is \(19, 18, 14\), the CT's is \(20, 18, 14\)"
-        with pytest.raises(SourceError, match=expected):
-            prepared(files)
-
-
-class TestDoubts:
-    @pytest.mark.parametrize("liver_ml", PLAUSIBLE_LIVER_ML)
-    def test_a_plausible_liver_is_not_doubted(self, liver_ml):
-        assert warn_liver_volume(liver_ml) == []
-
-    @pytest.mark.parametrize("liver_ml", [13.6, 99.9, 6000.1])
-    def test_a_liver_too_small_or_too_large_is_doubted_with_its_volume(self, liver_ml):
-        (warning,) = warn_liver_volume(liver_ml)
-        assert warning["rule"] == "liver-volume"
-        assert f"{liver_ml:.1f} ml" in warning["fact"]
-
-    @pytest.mark.parametrize(("low", "high"), [(0, 255), (-1000, -900), (24, 4095)])
-    def test_values_that_are_no_hounsfield_units_are_doubted(self, low, high):
-        (warning,) = warn_hu_range(np.linspace(low, high, 24).astype(np.int16).reshape(2, 3, 4))
-        assert warning["rule"] == "hu-range"
-        assert f"from {low} to {high}" in warning["fact"]
-
-    @pytest.mark.parametrize(("low", "high"), [(-1024, 3071), (-3024, 50), (-800, -300)])
-    def test_air_and_tissue_are_not_doubted(self, low, high):
-        assert warn_hu_range(np.array([[[low, 0, high]]], np.int16)) == []
-
-    def test_a_body_cropped_to_its_inside_still_counts_as_a_ct(self, write_case):
+class TestFindings:
+    def test_a_body_cropped_to_its_inside_still_counts_as_a_ct(self, prepared, write_case):
         # the box of the liver holds no air, but the CT does
-        assert prepared(write_case(), crop="label").info.warnings == []
+        assert prepared(write_case(), crop="label").info.findings == []
 
-    def test_a_case_with_a_tiny_liver_is_prepared_and_doubted(self, write_case):
-        case = prepared(write_case(spacing_xyz_mm=(0.7, 0.8, 2.5)))
-        assert [warning["rule"] for warning in case.info.warnings] == ["liver-volume"]
-        assert case.mask.any()
-
-    def test_a_crop_without_liver_is_doubted(self, write_case):
+    def test_a_crop_without_liver_is_told_and_prepared(self, prepared, write_case):
         case = prepared(write_case(), crop="slices", slices=(0, 3))
-        assert [warning["rule"] for warning in case.info.warnings] == ["liver-cropped-away"]
+        (found,) = case.info.findings
+        assert (found["rule"], found["role"]) == ("liver_cropped_away", "label")
         assert case.foreground_zyx.shape == (0, 3)
+        assert case.info.liver_ml == pytest.approx(333 * 0.99)
 
 
 class TestForeground:
@@ -382,22 +343,46 @@ class TestForeground:
 
 
 class TestKey:
-    def test_it_changes_with_either_file_and_every_parameter(self, write_case):
+    DIGESTS = {"ct": "a" * 64, "label": "b" * 64}  # noqa: RUF012 - nobody changes it
+
+    def test_it_changes_with_either_file_the_case_and_every_parameter(self, write_case):
         files = write_case()
-        keys = {case_key(files, KEEP)[0]}
-        keys.add(case_key(files, with_params(margin_mm=1))[0])
-        keys.add(case_key(files, with_params(format="hdf5"))[0])
-        keys.add(case_key(replace(files, case_id="2"), KEEP)[0])
-        keys.add(case_key(replace(files, patient_id="2"), KEEP)[0])
-        write_case(seed=5)
-        keys.add(case_key(files, KEEP)[0])
-        write_case(seed=5, label=np.ones(CASE_SHAPE, np.uint8))
-        keys.add(case_key(files, KEEP)[0])
-        assert len(keys) == 7
+        keys = {
+            case_key(files, KEEP, self.DIGESTS),
+            case_key(files, KEEP, {**self.DIGESTS, "ct": "c" * 64}),
+            case_key(files, KEEP, {**self.DIGESTS, "label": "c" * 64}),
+            case_key(files, KEEP, {"ct": "b" * 64, "label": "a" * 64}),
+            case_key(files, with_params(margin_mm=1), self.DIGESTS),
+            case_key(files, with_params(format="zarr"), self.DIGESTS),
+            case_key(replace(files, case_id="2"), KEEP, self.DIGESTS),
+            case_key(replace(files, patient_id="2"), KEEP, self.DIGESTS),
+            case_key(replace(files, names={"liver": (1,)}), KEEP, self.DIGESTS),
+        }
+        assert len(keys) == 9
 
     def test_it_does_not_change_when_the_files_move(self, write_case):
         here, there = write_case(folder="here"), write_case(folder="there/deep")
-        assert case_key(here, KEEP) == case_key(there, KEEP)
+        assert case_key(here, KEEP, self.DIGESTS) == case_key(there, KEEP, self.DIGESTS)
+
+
+class TestVoxelDigest:
+    VOLUME = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
+
+    def test_equal_voxels_have_the_same_whatever_their_order_in_memory(self):
+        turned = np.asfortranarray(self.VOLUME)
+        flipped = self.VOLUME[::-1].copy()[::-1]
+        assert voxel_digest(self.VOLUME) == voxel_digest(turned) == voxel_digest(flipped)
+
+    def test_one_other_voxel_or_another_shape_gives_another(self):
+        other = self.VOLUME.copy()
+        other[4, 5, 6] += 1
+        digests = {
+            voxel_digest(self.VOLUME),
+            voxel_digest(other),
+            voxel_digest(self.VOLUME.reshape(5, 7, 6)),
+            voxel_digest(self.VOLUME[::-1]),
+        }
+        assert len(digests) == 4
 
 
 class TestNotebook:
@@ -416,7 +401,7 @@ class TestNotebook:
         return write_case(ct=volume, label=label, spacing_xyz_mm=(1.5, 1.4, 5.0))
 
     @pytest.fixture
-    def ours(self, files):
+    def ours(self, prepared, files):
         """The case as presets/notebook.yaml prepares it, but for the numbers of its slices."""
         shape = {"grid": "shape", "shape_zyx": (None, 96, 96)}
         return prepared(files, crop="slices", slices=self.SLICES, **shape)
@@ -446,14 +431,6 @@ class TestNotebook:
         np.testing.assert_array_equal(ours.mask[~between], theirs[~between])
 
     def test_our_mask_keeps_the_livers_volume(self, files, ours):
-        source = (read_source(files.label).array[3:11] > 0).sum() * ours.info.source_grid.voxel_ml
+        source = (file_array(files.label)[3:11] > 0).sum() * ours.info.source_grid.voxel_ml
         kept = ours.mask.sum() * ours.info.prepared_grid.voxel_ml
         assert kept == pytest.approx(source, rel=0.03)
-
-
-def test_a_refusal_names_the_file_at_fault():
-    array = np.array([[[np.nan]]])
-    source = SourceVolume(CT, array, Grid((1, 1, 1), (1.0, 1.0, 1.0)), "LPS")
-    with pytest.raises(SourceError) as caught:
-        prepare_volume(source, KEEP, None)
-    assert caught.value.where == CT

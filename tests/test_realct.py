@@ -1,10 +1,12 @@
-"""Real scans of five sources through the commands; they skip where the scans are not there."""
+"""Real scans of ten sources through the commands; they skip where the scans are not there."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+from ruamel.yaml import YAML
 
 from cache.reader import CaseStore
 from pipeline.evaluate import main as evaluate
@@ -13,7 +15,13 @@ from pipeline.preprocess import main as preprocess
 from pipeline.train import main as train
 from stages.evaluate.overlap import overlap
 from stages.evaluate.restore import restore_mask
-from stages.preprocess.read import as_hu, read_source
+from stages.preprocess.params import PreprocessParams
+from stages.preprocess.read import read_ct
+from stages.preprocess.run import Sources
+from stages.preprocess.run import run as run_preprocess
+from stages.train.checkpoint import Checkpoint, cpu_state, save_checkpoint
+from stages.train.unet import UNet3d
+from tiny import PREPROCESS, TRAIN
 
 pytestmark = pytest.mark.realct
 CASE_IDS = ["abdomen-ce", "lits-64", "slab-20", "slab-3", "torso-3mm"]
@@ -24,6 +32,20 @@ LIVER_ML = {
     "slab-3": 70,
     "torso-3mm": 1123,
 }
+TORSO = "LiverDataset/{}/torso-3mm/torso-3mm.nii.gz"
+# what becomes of an odd file, as CT and as label alike
+REFUSED = {
+    "truncated_example_ct_sm.nii.gz": ("truncated", "ends early: 294,912 of 739,672 bytes"),
+    "truncated.mha": ("truncated", "ends early: 300,000 of 393,790 bytes"),
+    "truncated_seg.nrrd": ("truncated", "expected 18890525 bytes"),
+    "empty.nii.gz": ("truncated", "is empty"),
+    "lfs_pointers/images/liver_0.nii.gz": ("lfs_pointer", "is a git-LFS pointer"),
+    "lfs_pointers/labels/liver_1.nii.gz": ("lfs_pointer", "is a git-LFS pointer"),
+    "shear.nii.gz": ("direction", "its sform is sheared or contradicts its qform"),
+    "example4d.nii.gz": ("three_dimensional", "has 4 dimensions (128·96·24·2), not 3"),
+    "complex.nii.gz": ("plain_numbers", "holds several numbers per voxel"),
+}
+READABLE = ["gzip_named_nii.nii", "raw_nifti_named_gz.nii.gz", "minimal.nii.gz", "low_res.nii.gz"]
 
 
 @pytest.fixture
@@ -33,10 +55,96 @@ def prepare(realct, run_command, tmp_path):
     def run(params):
         places = ("--src", realct / "LiverDataset", "--out", tmp_path / "cases")
         ended = run_command(preprocess, *places, "--params", params, "--workers", 2)
-        problems = json.loads((tmp_path / "problems.json").read_text(encoding="utf-8"))["problems"]
-        return ended, CaseStore(tmp_path / "cases"), problems
+        return ended, CaseStore(tmp_path / "cases"), read_problems(tmp_path)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def prepare_list(realct, repo, rules, tmp_path_factory):
+    """Prepare cases of a list: ids with the paths of CT and label; gives store and problems.
+
+    All are one patient's, and kept in their own grid, whole.
+    """
+    document = YAML(typ="safe").load((repo / "params.yaml").read_text(encoding="utf-8"))
+    kept = {**document["preprocess"], "crop": "none", "grid": "keep"}
+
+    def run(cases, *, patients=None, liver_values="any", **policies):
+        folder = tmp_path_factory.mktemp("list")
+        with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(["case_id", "ct", "label", "patient_id"])
+            for case_id, (ct, label) in cases.items():
+                patient = (patients or {}).get(case_id, "Ada")
+                rows.writerow([case_id, realct / ct, realct / label, patient])
+        params = PreprocessParams.model_validate({**kept, "liver_values": liver_values})
+        sources = Sources(folder / "cases.csv", "auto", [], None)
+        run_preprocess(sources, folder / "cases", params, rules(**policies), workers=2)
+        return CaseStore(folder / "cases"), read_problems(folder)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def write_label(tmp_path_factory):
+    """Write a label of a block in the middle of a CT, on its very grid; gives the path."""
+
+    def write(ct):
+        grid = read_ct(ct).grid
+        array = np.zeros(grid.shape_zyx, np.uint8)
+        array[tuple(slice(side // 3, side - side // 3) for side in array.shape)] = 1
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(grid.spacing_zyx_mm[::-1])
+        image.SetOrigin(grid.origin_xyz_mm)
+        image.SetDirection(grid.direction)
+        target = tmp_path_factory.mktemp("label") / "label.nii.gz"
+        sitk.WriteImage(image, str(target))
+        return target
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def odd(realct, prepare_list, write_label):
+    """All odd files in one data set, beside a good case; gives store and problems."""
+    ct, label = TORSO.format("image"), TORSO.format("label")
+    cases = {"good": (ct, label)}
+    for name in REFUSED:
+        cases[f"{case_id_of(name)}-as-ct"] = (f"odd/{name}", label)
+        cases[f"{case_id_of(name)}-as-label"] = (ct, f"odd/{name}")
+    for name in READABLE:
+        cases[case_id_of(name)] = (f"odd/{name}", write_label(realct / "odd" / name))
+    cases["low_res-elsewhere"] = (ct, "odd/low_res.nii.gz")
+    cases["empty-liver"] = ("odd/empty-liver/series", "odd/empty-liver/liver.nii.gz")
+    return prepare_list(cases)
+
+
+@pytest.fixture(scope="module")
+def slab(prepare_list):
+    """The CT of slab-20 as DICOM and as NIfTI, under the organs' label; store and problems."""
+    label = "dicom/series-jpeg2000-multilabel.nii.gz"
+    cases = {
+        "dicom": ("dicom/series-jpeg2000", label),
+        "nifti": ("LiverDataset/image/slab-20/slab-20.nii.gz", label),
+    }
+    patients = {"dicom": "Ada", "nifti": "Grace"}
+    return prepare_list(cases, patients=patients, liver_values=[5], same_ct="warn")
+
+
+def read_problems(folder):
+    """The problems of problems.json, but files that are no case's."""
+    problems = json.loads((folder / "problems.json").read_text(encoding="utf-8"))["problems"]
+    return [problem for problem in problems if problem["severity"] != "ignored"]
+
+
+def case_id_of(name):
+    """An id made from a file's name."""
+    return name.replace("/", "-").split(".")[0]
+
+
+def told(problems, case_id):
+    """Severity and rule of all that was found about a case."""
+    return {(p["severity"], p["rule"]) for p in problems if p["case_id"] == case_id}
 
 
 @pytest.mark.parametrize("preset", [None, "liver"])
@@ -44,10 +152,13 @@ def test_all_five_are_prepared_and_the_odd_ones_doubted(prepare, params_file, pr
     ended, store, problems = prepare(params_file(preset=preset))
     assert ended.exit_code == 0, ended.output
     assert store.case_ids == CASE_IDS
-    assert {(p["case_id"], p["rule"]) for p in problems} == {
-        ("lits-64", "liver-volume"),  # its spacing is not its own
-        ("slab-3", "liver-volume"),  # three slices of a liver
+    assert {(p["case_id"], p["severity"], p["rule"]) for p in problems} == {
+        ("lits-64", "warning", "spacing_plausible"),  # its spacing is not its own
+        ("lits-64", "warning", "liver_volume"),
+        ("slab-3", "warning", "liver_volume"),  # three slices of a liver
+        ("slab-3", "fixed", "padding"),
     }
+    assert store.image("slab-3").min() >= -1024  # its padding was -3024
     for case_id in CASE_IDS:
         info = store.info(case_id)
         assert info.liver_ml == pytest.approx(LIVER_ML[case_id], rel=0.01)
@@ -61,10 +172,11 @@ def test_all_five_are_prepared_and_the_odd_ones_doubted(prepare, params_file, pr
 def test_slices_no_scan_has_explain_all_five_and_exit_2(prepare, params_file):
     ended, _, problems = prepare(params_file(preset="notebook"))
     assert ended.exit_code == 2
-    assert "no case can be used, 5 are skipped" in ended.output
+    assert "no case can be used:" in ended.output
     assert "Traceback" not in ended.output
-    assert [problem["case_id"] for problem in problems] == CASE_IDS
-    assert "has 78 slices; crop: slices asks for [250, 300)" in problems[0]["fact"]
+    skipped = [problem for problem in problems if problem["rule"] == "slices_there"]
+    assert [problem["case_id"] for problem in skipped] == CASE_IDS
+    assert "has 78 slices; crop: slices asks for [250, 300)" in skipped[0]["fact"]
 
 
 def test_the_notebook_with_slices_they_have_prepares_those_that_have_them(prepare, params_file):
@@ -80,21 +192,122 @@ def test_the_notebook_with_slices_they_have_prepares_those_that_have_them(prepar
     }
 
 
-def test_a_label_that_only_looks_like_the_cts_is_refused(
-    realct, run_command, params_file, tmp_path
-):
-    # same size, another direction: laid over by index, the "liver" has -75 HU
-    dicom, src = realct / "dicom", tmp_path / "src"
-    ct = realct / "LiverDataset/image/slab-20/slab-20.nii.gz"
-    label = dicom / "series-jpeg2000-multilabel.nii.gz"
-    for folder, file in (("image", ct), ("label", label)):
-        (src / folder).mkdir(parents=True)
-        (src / folder / "1.nii.gz").write_bytes(file.read_bytes())
-    params = params_file({"preprocess.liver_values": [5]})
-    ended = run_command(preprocess, "--src", src, "--out", tmp_path / "cases", "--params", params)
-    assert ended.exit_code == 2
-    assert "is not on the grid of 1.nii.gz" in ended.output
-    assert "direction (x, y, z) is" in ended.output
+class TestOddFiles:
+    @pytest.mark.parametrize("role", ["ct", "label"])
+    @pytest.mark.parametrize("name", REFUSED)
+    def test_a_file_that_cannot_be_trusted_is_named_with_its_rule(self, odd, realct, name, role):
+        store, problems = odd
+        case_id, (rule, fact) = f"{case_id_of(name)}-as-{role}", REFUSED[name]
+        [found] = [p for p in problems if (p["case_id"], p["rule"]) == (case_id, rule)]
+        assert found["severity"] == "skipped"
+        assert found["path"] == str(realct / "odd" / name)
+        assert fact in found["fact"]
+        assert case_id not in store.case_ids
+
+    def test_the_good_case_among_them_is_prepared_without_a_word(self, odd):
+        store, problems = odd
+        assert told(problems, "good") == set()
+        assert store.info("good").liver_ml == pytest.approx(LIVER_ML["torso-3mm"], rel=0.01)
+
+    def test_a_gzip_under_a_plain_name_and_the_reverse_are_mended_and_read(self, odd):
+        # one of them holds, uncompressed, what the other holds compressed
+        store, problems = odd
+        packed, plain = "gzip_named_nii", "raw_nifti_named_gz"
+        for case_id in (packed, plain):
+            assert ("fixed", "extension") in told(problems, case_id)
+            assert "skipped" not in {severity for severity, _ in told(problems, case_id)}
+        np.testing.assert_array_equal(store.image(packed), store.image(plain))
+        assert store.info(packed).ct_digest == store.info(plain).ct_digest
+        assert -1100 < np.median(store.image(packed)) < 0
+
+    def test_all_that_is_wrong_with_a_case_is_told_at_once(self, odd):
+        store, problems = odd
+        assert told(problems, "empty-liver") == {
+            ("skipped", "dicom_gaps"),
+            ("skipped", "liver_empty"),
+            ("fixed", "label_grid"),
+            ("fixed", "padding"),
+        }
+        [gap] = [p for p in problems if p["rule"] == "dicom_gaps"]
+        assert "0.800 mm apart, but 1.600 mm between" in gap["fact"]
+        assert "empty-liver" not in store.case_ids
+
+    def test_a_volume_of_a_few_voxels_is_prepared_and_doubted(self, odd):
+        store, problems = odd
+        assert told(problems, "low_res") == {
+            ("warning", "spacing_plausible"),  # 14 mm of a patient
+            ("warning", "hu_range"),
+            ("warning", "liver_volume"),
+        }
+        assert store.image("low_res").shape == (3, 5, 7)
+
+    def test_a_big_endian_header_without_forms_is_read_and_its_values_doubted(self, odd):
+        store, problems = odd
+        assert told(problems, "minimal") == {("warning", "hu_range"), ("warning", "liver_volume")}
+        assert store.image("minimal").max() == 63
+
+    def test_a_label_that_shares_no_space_with_the_ct_is_left_out(self, odd):
+        store, problems = odd
+        assert ("skipped", "overlap") in told(problems, "low_res-elsewhere")
+        assert "low_res-elsewhere" not in store.case_ids
+
+
+class TestLabelOnAnotherGrid:
+    def test_it_is_brought_to_the_ct_by_geometry_and_not_by_index(self, slab, realct):
+        store, problems = slab
+        assert ("fixed", "label_grid") in told(problems, "dicom")
+        hu, liver = store.image("dicom"), store.mask("dicom") == 1
+        assert hu[liver].mean() == pytest.approx(89, abs=1)
+        label = sitk.ReadImage(str(realct / "dicom/series-jpeg2000-multilabel.nii.gz"))
+        by_index = sitk.GetArrayFromImage(label) == 5
+        assert hu[by_index].mean() == pytest.approx(-75, abs=1)
+
+    def test_the_dicom_series_is_the_nifti_file_voxel_by_voxel(self, slab):
+        store, _ = slab
+        np.testing.assert_array_equal(store.image("dicom"), store.image("nifti"))
+        np.testing.assert_array_equal(store.mask("dicom"), store.mask("nifti"))
+        assert store.info("dicom").ct_digest == store.info("nifti").ct_digest
+
+    def test_the_same_scan_under_two_patients_is_found_whatever_its_format(self, slab):
+        _, problems = slab
+        [found] = [problem for problem in problems if problem["rule"] == "same_ct"]
+        assert found["case_id"] == "nifti"
+        assert "holds the very voxels of case dicom" in found["fact"]
+
+
+def test_a_mask_for_a_dicom_folder_is_on_the_grid_of_its_series(realct, run_command, tmp_path):
+    checkpoint = Checkpoint(
+        run_key="k",
+        epoch=1,
+        best_dice=None,
+        history=[],
+        seed=1,
+        split={"train": [], "validation": [], "test": []},
+        train=TRAIN,
+        preprocess={**PREPROCESS, "spacing_zyx_mm": [5.0, 16.0, 16.0]},
+        data_digest="d",
+        model=cpu_state(UNet3d(1, 2, 8)),
+        optimizer={},
+    )
+    save_checkpoint(tmp_path / "best.pt", checkpoint)
+    ct, out = realct / "dicom/series-jpeg2000", tmp_path / "mask.nii.gz"
+    places = ("--model", tmp_path / "best.pt", "--ct", ct, "--out", out)
+    ended = run_command(predict, *places, "--device", "cpu")
+    assert ended.exit_code == 0, ended.output
+    mask, nifti = (
+        sitk.ReadImage(str(path))
+        for path in (out, realct / "LiverDataset/image/slab-20/slab-20.nii.gz")
+    )
+    assert mask.GetSize() == nifti.GetSize()
+    # the same place by the same corners, whichever way the two files number their voxels
+    corners = [
+        sorted(
+            tuple(round(mm) for mm in image.TransformIndexToPhysicalPoint(index))
+            for index in np.multiply(list(np.ndindex(2, 2, 2)), [511, 511, 19]).tolist()
+        )
+        for image in (mask, nifti)
+    ]
+    assert corners[0] == corners[1]
 
 
 def test_a_flipped_ct_is_turned_as_simpleitk_turns_it(realct, prepare, params_file):
@@ -102,7 +315,7 @@ def test_a_flipped_ct_is_turned_as_simpleitk_turns_it(realct, prepare, params_fi
     kept = {"preprocess.crop": "none", "preprocess.grid": "keep"}
     _, store, _ = prepare(params_file({**kept, "data.exclude": others}))
     path = realct / "LiverDataset/image/torso-3mm/torso-3mm.nii.gz"
-    assert store.info("torso-3mm").orientation == read_source(path).orientation != "LPS"
+    assert store.info("torso-3mm").orientation == read_ct(path).orientation != "LPS"
     turned = sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS"))
     np.testing.assert_array_equal(store.image("torso-3mm"), turned)
 
@@ -132,7 +345,7 @@ def test_the_perfect_mask_comes_back_to_the_source_grid(
         )
         assert overlap(restored, truth).dice >= least_dice, case_id
         [path] = (realct / "LiverDataset/image" / case_id).iterdir()
-        hu = as_hu(read_source(path))
+        hu = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
         # the border's voxels differ, and they are partly fat; a shifted mask would be far off
         assert hu[restored == 1].mean() == pytest.approx(hu[truth == 1].mean(), abs=1.5)
 

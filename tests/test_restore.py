@@ -14,7 +14,7 @@ from stages.evaluate.overlap import overlap
 from stages.evaluate.restore import inside_box, restore_mask
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import prepare_volume
-from stages.preprocess.read import read_source
+from stages.preprocess.read import as_hu, read_ct
 from stages.resize import resize_mask
 from tiny import PREPROCESS, ball, names
 
@@ -43,7 +43,7 @@ def read_with(path):
 class TestRestoreMask:
     @pytest.fixture(params=ORIENTATIONS)
     def source(self, request, write_volume):
-        """A CT with liver at 110 HU in a body off the middle, read from a file so oriented."""
+        """A CT read from a file so oriented, and where in the file's order its liver lies."""
         hu = np.full((14, 18, 20), -1000, np.int16)
         hu[1:13, 2:15, 3:18] = 0
         hu[4:10, 4:11, 5:13] = 110
@@ -54,22 +54,23 @@ class TestRestoreMask:
             spacing_xyz_mm=(3.0, 4.0, 5.0),
             direction=direction_of(request.param),
         )
-        return read_source(path)
+        return read_ct(path), hu == 110
 
     @pytest.mark.parametrize("crop", ["none", "body"])
     def test_it_undoes_preparing_where_the_grid_is_kept(self, source, crop):
+        ct, liver = source
         params = PreprocessParams.model_validate({**PREPROCESS, "crop": crop, "grid": "keep"})
-        prepared = prepare_volume(source, params, None)
-        turned = lps_grid(source.grid, source.orientation)
+        prepared = prepare_volume(ct, as_hu(ct), params)
+        turned = lps_grid(ct.grid, ct.orientation)
         assert (prepared.box == Box.whole(turned.shape_zyx)) == (crop == "none")
         mask = restore_mask(
             (prepared.volume > 50).astype(np.float32),
             box=prepared.box,
-            source_grid=source.grid,
-            orientation=source.orientation,
+            source_grid=ct.grid,
+            orientation=ct.orientation,
         )
         assert mask.dtype == np.uint8
-        assert np.array_equal(mask, source.array == 110)
+        assert np.array_equal(mask, liver)
 
     def test_outside_the_box_is_background_and_inside_is_what_was_predicted(self):
         grid = Grid((5, 6, 7), (3.0, 2.0, 1.0), direction=direction_of("RAS"))

@@ -7,12 +7,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from cache.errors import SourceError
-from stages.preprocess.scan import scan, stem
+from stages.preprocess.layouts.volumes import stem
+from stages.preprocess.policy import RulesParams
+from stages.preprocess.scan import scan as scan_under_rules
+from stages.preprocess.sniff import data_files
 
+PARAMS = Path(__file__).parent.parent / "params.yaml"
+RULES = RulesParams(**YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))["rules"])
+DICOM = bytes(128) + b"DICM"
 # how people lay out one case below image/ and label/
 LAYOUTS = ("{id}/{id}.nii.gz", "{id}.nii.gz/{id}.nii.gz", "{id}.nii.gz", "{id}/scan.nii.gz")
+
+
+def scan(src, exclude=(), *, layout="image-label", patient_id=None, rules=RULES):
+    return scan_under_rules(src, layout=layout, exclude=exclude, patient_id=patient_id, rules=rules)
 
 
 @pytest.fixture
@@ -37,18 +48,20 @@ def by_path(result, src):
 
 
 def unexplained(result, src):
-    """The files below ``src`` that are neither of a case nor named by a problem."""
-    used = {str(path) for case in result.cases for path in (case.ct, case.label)}
-    named = {problem.path for problem in result.problems}
-    return [path for path in src.rglob("*") if path.is_file() and str(path) not in used | named]
+    """The files below ``src`` that neither a case nor a problem names, or a folder above them."""
+    volumes = [path for case in result.cases for path in (case.ct, case.label)]
+    volumes += [beside for path in volumes if path.is_file() for beside in data_files(path)]
+    named = {*volumes, *(Path(problem.path) for problem in result.problems)}
+    files = (path for path in src.rglob("*") if not path.is_dir())
+    return [path for path in files if named.isdisjoint({path, *path.parents})]
 
 
-class TestLayouts:
+class TestImageAndLabel:
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_a_case_is_found_however_its_folder_is_named(self, touch, tmp_path, layout):
         ct = touch("image/" + layout.format(id="7"))
         label = touch("label/" + layout.format(id="7"))
-        result = scan(tmp_path / "src", [])
+        result = scan(tmp_path / "src")
         (case,) = result.cases
         assert (case.case_id, case.patient_id) == ("7", "7")
         assert (case.ct, case.label) == (ct, label)
@@ -56,28 +69,31 @@ class TestLayouts:
 
     @pytest.mark.parametrize("case_id", ["7", "patient.7", "1.2.840.113619"])
     def test_files_without_an_extension_are_found_by_their_content(
-        self, write_case, tmp_path, case_id
+        self, write_volume, tmp_path, case_id
     ):
-        files = write_case(case_id, ct_name="{id}/{id}", label_name="{id}/{id}", format=".nii.gz")
-        result = scan(tmp_path / "src", [])
-        assert result.cases == [files]
+        ct = write_volume(f"src/image/{case_id}/{case_id}", format=".nii.gz")
+        label = write_volume(f"src/label/{case_id}/{case_id}", format=".nii.gz")
+        result = scan(tmp_path / "src")
+        (case,) = result.cases
+        assert (case.case_id, case.ct, case.label) == (case_id, ct, label)
         assert result.problems == []
 
     @pytest.mark.parametrize("ending", [".nii", ".mha", ".nrrd", ".seg.nrrd", ".NII.GZ"])
     def test_a_label_may_have_another_extension_than_its_ct(self, touch, tmp_path, ending):
         touch("image/a/a.nii.gz")
         label = touch(f"label/a/a{ending}")
-        (case,) = scan(tmp_path / "src", []).cases
+        (case,) = scan(tmp_path / "src").cases
         assert (case.case_id, case.label) == ("a", label)
 
     def test_a_ct_and_its_label_may_be_laid_out_differently(self, touch, tmp_path):
         ct, label = touch("image/3.nii.gz/3.nii.gz"), touch("label/3.nii")
-        (case,) = scan(tmp_path / "src", []).cases
+        (case,) = scan(tmp_path / "src").cases
         assert (case.ct, case.label) == (ct, label)
 
-    def test_a_header_with_its_data_beside_it_is_one_volume(self, write_case, tmp_path):
-        write_case("5", ct_name="{id}/{id}.mhd", label_name="{id}.nhdr")
-        result = scan(tmp_path / "src", [])
+    def test_a_header_with_its_data_beside_it_is_one_volume(self, write_volume, tmp_path):
+        write_volume("src/image/5/5.mhd")
+        write_volume("src/label/5.nhdr")
+        result = scan(tmp_path / "src")
         (case,) = result.cases
         assert (case.ct.name, case.label.name) == ("5.mhd", "5.nhdr")
         assert result.problems == []  # the .raw files belong to the case too
@@ -85,18 +101,18 @@ class TestLayouts:
     def test_of_several_volumes_in_a_folder_the_one_named_like_it_is_taken(self, touch, tmp_path):
         touch("image/1/other.nii.gz")
         ct, _ = touch("image/1/1.nii.gz"), touch("label/1/1.nii.gz")
-        result = scan(tmp_path / "src", [])
+        result = scan(tmp_path / "src")
         (case,) = result.cases
         assert case.ct == ct
         assert by_path(result, tmp_path / "src") == {
-            "image/1/other.nii.gz": ("ignored", "not-a-volume")
+            "image/1/other.nii.gz": ("ignored", "not_a_case")
         }
 
     def test_cases_come_sorted_by_id(self, touch, tmp_path):
         for case_id in ("b", "10", "9", "a"):
             touch(f"image/{case_id}.nii.gz")
             touch(f"label/{case_id}.nii.gz")
-        ids = [case.case_id for case in scan(tmp_path / "src", []).cases]
+        ids = [case.case_id for case in scan(tmp_path / "src").cases]
         assert ids == ["10", "9", "a", "b"]
 
 
@@ -109,61 +125,89 @@ class TestReasons:
         return tmp_path / "src"
 
     def test_a_folder_of_nothing_but_cases_has_no_problems(self, src):
-        result = scan(src, [])
+        result = scan(src)
         assert (len(result.cases), result.problems) == (1, [])
+
+    @pytest.mark.parametrize("path", ["README.txt", "image/1/notes.md", "notes/1.nii.gz"])
+    def test_a_file_that_is_no_volume_is_ignored_by_name(self, src, touch, path):
+        touch(path)
+        result = scan(src)
+        assert [case.case_id for case in result.cases] == ["1"]
+        assert by_path(result, src) == {path: ("ignored", "not_a_case")}
 
     @pytest.mark.parametrize(
         "path",
         [
-            "README.txt",
             "image/Thumbs.db",
             "image/1/desktop.ini",
             "label/.DS_Store",
             "label/1/._1.nii.gz",
-            "image/.ipynb_checkpoints/1.nii.gz",
-            "notes/1.nii.gz",
+            "image/.ipynb_checkpoints",
+            "__MACOSX",
         ],
     )
-    def test_a_file_that_is_no_volume_is_ignored_by_name(self, src, touch, path):
-        touch(path)
-        result = scan(src, [])
-        assert [case.case_id for case in result.cases] == ["1"]
-        assert by_path(result, src) == {path: ("ignored", "not-a-volume")}
+    def test_what_the_system_leaves_behind_is_ignored_by_name(self, src, touch, path):
+        is_folder = path.endswith(("checkpoints", "MACOSX"))
+        touch(f"{path}/1.nii.gz" if is_folder else path)
+        assert by_path(scan(src), src) == {path: ("ignored", "hidden")}
 
     def test_a_ct_without_a_label_is_skipped(self, src, touch):
         touch("image/2/2.nii.gz")
-        assert by_path(scan(src, []), src) == {"image/2/2.nii.gz": ("skipped", "label-missing")}
+        assert by_path(scan(src), src) == {"image/2/2.nii.gz": ("skipped", "label_missing")}
 
     def test_a_label_without_a_ct_is_skipped(self, src, touch):
         touch("label/2/2.nii.gz")
-        assert by_path(scan(src, []), src) == {"label/2/2.nii.gz": ("skipped", "ct-missing")}
+        assert by_path(scan(src), src) == {"label/2/2.nii.gz": ("skipped", "ct_missing")}
 
     def test_two_files_for_one_id_are_both_named(self, src, touch):
         touch("image/2/2.nii.gz")
         touch("image/2.nii.gz")
         touch("label/2/2.nii.gz")
-        result = scan(src, [])
+        result = scan(src)
         assert by_path(result, src) == {
-            "image/2/2.nii.gz": ("skipped", "one-file-per-case"),
-            "image/2.nii.gz": ("ignored", "case-left-out"),
-            "label/2/2.nii.gz": ("ignored", "case-left-out"),
+            "image/2/2.nii.gz": ("skipped", "one_file_per_case"),
+            "image/2.nii.gz": ("ignored", "case_left_out"),
+            "label/2/2.nii.gz": ("ignored", "case_left_out"),
         }
         (skipped,) = (problem for problem in result.problems if problem.severity == "skipped")
-        assert "2 volumes claim to be this case: 2/2.nii.gz, 2.nii.gz" in skipped.fact
+        assert "2 CTs claim to be this case: image/2/2.nii.gz, image/2.nii.gz" in skipped.fact
 
     def test_a_folder_without_a_volume_is_skipped_by_its_own_name(self, src, touch):
-        touch("image/2.nii.gz/slice-1.dcm")
+        touch("image/2.nii.gz/notes.txt")
         touch("label/2.nii.gz")
-        assert by_path(scan(src, []), src) == {
-            "image/2.nii.gz": ("skipped", "one-file-per-case"),
-            "image/2.nii.gz/slice-1.dcm": ("ignored", "case-left-out"),
-            "label/2.nii.gz": ("ignored", "case-left-out"),
+        assert by_path(scan(src), src) == {
+            "image/2.nii.gz": ("skipped", "one_file_per_case"),
+            "label/2.nii.gz": ("ignored", "case_left_out"),
         }
 
-    def test_an_id_that_is_no_file_name_everywhere_is_skipped(self, src, touch):
-        touch("image/a;b.nii.gz")
-        touch("label/a;b.nii.gz")
-        assert by_path(scan(src, []), src)["image/a;b.nii.gz"] == ("skipped", "safe-id")
+    @pytest.mark.parametrize(
+        "case_id", ["a;b", "a ", "a.", "_.", "CON", "com1", "nul.1", "lpt¹", "é" * 101]
+    )
+    def test_an_id_that_is_no_file_name_everywhere_is_skipped(self, src, touch, case_id):
+        touch(f"image/{case_id}.nii.gz")
+        touch(f"label/{case_id}.nii.gz")
+        path = f"image/{case_id}.nii.gz"
+        assert by_path(scan(src), src)[path] == ("skipped", "safe_id")
+
+    @pytest.mark.parametrize("case_id", ["console", "com10", "a b", "é" * 100, "1.2.840", "a-(1)"])
+    def test_an_id_that_is_a_file_name_everywhere_is_kept(self, src, touch, case_id):
+        touch(f"image/{case_id}.nii.gz")
+        touch(f"label/{case_id}.nii.gz")
+        assert case_id in [case.case_id for case in scan(src).cases]
+
+    @pytest.mark.parametrize("pair", [("Ab", "aB"), ("\u00e9", "e\u0301")])
+    def test_of_two_ids_that_are_one_file_name_elsewhere_the_second_is_skipped(
+        self, src, touch, pair
+    ):
+        for case_id in pair:
+            touch(f"image/{case_id}.nii.gz")
+            touch(f"label/{case_id}.nii.gz")
+        if len(list((src / "image").iterdir())) < 3:
+            pytest.skip("this file system takes both for one")
+        result = scan(src)
+        skipped = [problem for problem in result.problems if problem.severity == "skipped"]
+        assert [problem.rule for problem in skipped] == ["one_file_per_case"]
+        assert len(result.cases) == 2
 
     def test_an_excluded_case_is_left_out_with_both_its_files(self, src, touch):
         touch("image/2/2.nii.gz")
@@ -172,8 +216,14 @@ class TestReasons:
         assert [case.case_id for case in result.cases] == ["1"]
         assert by_path(result, src) == {
             "image/2/2.nii.gz": ("ignored", "excluded"),
-            "label/2/2.nii.gz": ("ignored", "case-left-out"),
+            "label/2/2.nii.gz": ("ignored", "case_left_out"),
         }
+
+    def test_all_that_lies_in_the_folder_of_a_case_is_left_out_with_it(self, src, touch):
+        for path in ("image/2/2.nii.gz", "label/2.nii.gz", "image/2/deep/er/notes.txt"):
+            touch(path)
+        by = by_path(scan(src, ["2"]), src)
+        assert by["image/2/deep/er/notes.txt"] == ("ignored", "case_left_out")
 
     def test_excluding_a_faulty_case_silences_its_fault(self, src, touch):
         for name in ("a", "b"):
@@ -191,19 +241,21 @@ class TestReasons:
     ):
         touch("image/2/2", b"version https://git-lfs.github.com/spec/v1\n")
         touch("label/2/2", b"version https://git-lfs.github.com/spec/v1\n")
-        assert [case.case_id for case in scan(src, []).cases] == ["1", "2"]
+        assert [case.case_id for case in scan(src).cases] == ["1", "2"]
 
 
 class TestFolders:
-    @pytest.mark.parametrize("missing", [".", "image", "label"])
-    def test_a_missing_folder_is_refused_by_name(self, tmp_path, missing):
-        for name in {"image", "label"} - {missing}:
-            (tmp_path / "src" / name).mkdir(parents=True)
-            (tmp_path / "src" / name / "1.nii.gz").write_bytes(b"")
-        src = tmp_path / "elsewhere" if missing == "." else tmp_path / "src"
+    def test_a_folder_that_is_not_there_is_refused(self, tmp_path):
         with pytest.raises(SourceError, match="there is no such folder") as caught:
-            scan(src, [])
-        assert caught.value.where == (src if missing == "." else src / missing)
+            scan(tmp_path / "elsewhere")
+        assert caught.value.where == tmp_path / "elsewhere"
+
+    @pytest.mark.parametrize("missing", ["image", "label"])
+    def test_one_of_the_two_folders_alone_is_refused(self, touch, tmp_path, missing):
+        (there,) = {"image", "label"} - {missing}
+        touch(f"{there}/1.nii.gz")
+        with pytest.raises(SourceError, match=f"holds {there}/, which is not the") as caught:
+            scan(tmp_path / "src")
         assert "image/<id>/<id>.nii.gz" in caught.value.fix
 
     @pytest.mark.parametrize("empty", ["image", "label"])
@@ -213,12 +265,160 @@ class TestFolders:
             if name != empty:
                 (tmp_path / "src" / name / "1.nii.gz").write_bytes(b"")
         with pytest.raises(SourceError, match="empty") as caught:
-            scan(tmp_path / "src", [])
+            scan(tmp_path / "src")
         assert caught.value.where == tmp_path / "src" / empty
 
     def test_a_file_in_place_of_the_folder_is_refused(self, touch):
-        with pytest.raises(SourceError, match="there is no such folder"):
-            scan(touch("a.nii.gz"), [])
+        with pytest.raises(SourceError, match="is a file, but no list of cases"):
+            scan(touch("a.nii.gz"))
+
+
+class TestDicom:
+    """image/<id>/ and label/<id>/ may be DICOM series instead of files."""
+
+    @pytest.mark.parametrize("below", ["1.dcm", "IM0001", "ST0/SE0/CT.1.2.840.1", "a/b/1.IMA"])
+    def test_a_folder_with_dicom_files_is_the_ct(self, touch, tmp_path, below):
+        touch(f"image/7/{below}", DICOM)
+        label = touch("label/7.nii.gz")
+        result = scan(tmp_path / "src")
+        (case,) = result.cases
+        assert (case.ct, case.label) == (tmp_path / "src" / "image" / "7", label)
+        assert result.problems == []
+
+    def test_a_label_may_be_dicom_too(self, touch, tmp_path):
+        touch("image/7.nii.gz")
+        touch("label/7/seg.dcm", DICOM)
+        (case,) = scan(tmp_path / "src").cases
+        assert case.label == tmp_path / "src" / "label" / "7"
+
+    @pytest.mark.parametrize("name", ["7.nii.gz", "other.nrrd"])
+    def test_a_series_with_a_volume_beside_it_is_skipped(self, touch, tmp_path, name):
+        touch("image/7/1.dcm", DICOM)
+        touch(f"image/7/{name}")
+        touch("label/7.nii.gz")
+        result = scan(tmp_path / "src")
+        assert result.cases == []
+        assert by_path(result, tmp_path / "src")["image/7"] == ("skipped", "one_file_per_case")
+
+    def test_notes_beside_the_slices_do_not_hide_them(self, touch, tmp_path):
+        for number in range(20):
+            touch(f"image/7/a{number}.txt")
+        touch("image/7/slice.dcm", DICOM)
+        touch("label/7.nii.gz")
+        assert len(scan(tmp_path / "src").cases) == 1
+
+    def test_a_slice_without_a_folder_is_ignored_with_advice(self, touch, tmp_path):
+        touch("image/7.dcm", DICOM)
+        touch("label/7.nii.gz")
+        problems = {problem.rule: problem.fact for problem in scan(tmp_path / "src").problems}
+        assert "put a series into a folder" in problems["not_a_case"]
+
+
+class TestPatients:
+    @pytest.fixture
+    def patients(self, touch, tmp_path):
+        """Scan a folder of two cases; gives the patient of each, and the problems."""
+        for case_id in ("p1-early", "late"):
+            touch(f"image/{case_id}.nii.gz")
+            touch(f"label/{case_id}.nii.gz")
+
+        def found(expression, rule="skip"):
+            rules = RULES.model_copy(update={"patient_id": rule})
+            result = scan(tmp_path / "src", patient_id=expression, rules=rules)
+            patients = {case.case_id: case.patient_id for case in result.cases}
+            return patients, [(one.severity, one.rule, one.case_id) for one in result.problems]
+
+        return found
+
+    def test_without_an_expression_every_case_is_its_own_patient(self, patients):
+        assert patients(None) == ({"late": "late", "p1-early": "p1-early"}, [])
+
+    @pytest.mark.parametrize("expression", [r"p\d", r"^(p\d)-"])
+    def test_the_patient_is_the_first_group_or_the_whole_match(self, patients, expression):
+        assert patients(expression)[0]["p1-early"] == "p1"
+
+    @pytest.mark.parametrize("expression", [r"p\d", r"^(p\d)-", r"\d*$", "(x)?"])
+    def test_a_case_without_a_patient_is_skipped_where_the_rule_says_so(self, patients, expression):
+        found, problems = patients(expression, rule="skip")
+        assert "late" not in found
+        assert ("skipped", "patient_id", "late") in problems
+
+    def test_a_case_without_a_patient_may_be_its_own(self, patients):
+        found, problems = patients(r"p\d", rule="warn")
+        assert found == {"late": "late", "p1-early": "p1"}
+        assert problems == [("warning", "patient_id", "late")]
+
+
+class TestDataFiles:
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "ElementDataFile = {outside}",
+            "ElementDataFile = ../../../outside.raw",
+            "ElementDataFile = ../../../slice%03d.raw 1 9 1",
+            "data file: {outside}",
+        ],
+    )
+    def test_a_header_that_names_data_outside_the_data_set_is_skipped(
+        self, touch, tmp_path, header
+    ):
+        outside = tmp_path / "outside.raw"
+        outside.write_bytes(b"...")
+        touch("image/1/1.mhd", header.format(outside=outside).encode())
+        touch("label/1.nii.gz")
+        result = scan(tmp_path / "src")
+        assert by_path(result, tmp_path / "src")["image/1/1.mhd"] == ("skipped", "data_inside")
+        assert not [problem for problem in result.problems if problem.path == str(outside)]
+
+    def test_a_header_may_name_data_elsewhere_in_the_data_set(self, touch, tmp_path):
+        touch("raw/1.raw")
+        touch("image/1/1.mhd", b"ElementDataFile = ../../raw/1.raw")
+        touch("label/1.nii.gz")
+        result = scan(tmp_path / "src")
+        assert (len(result.cases), result.problems) == (1, [])
+
+    def test_a_header_that_cannot_be_read_is_a_case_for_the_reader_to_refuse(self, touch, tmp_path):
+        touch("label/1.nii.gz")
+        link(touch("image/1.mhd").parent / "2.mhd", "nowhere")
+        touch("label/2.nii.gz")
+        assert [case.case_id for case in scan(tmp_path / "src").cases] == ["1", "2"]
+
+
+class TestLinks:
+    def test_a_data_set_may_consist_of_links(self, touch, tmp_path):
+        touch("image/1/1.mhd", b"ElementDataFile = 1.raw")
+        touch("image/1/1.raw")
+        touch("label/1/1.nii.gz")
+        for side in ("image", "label"):
+            (tmp_path / "linked" / side).mkdir(parents=True)
+            link(tmp_path / "linked" / side / "1", tmp_path / "src" / side / "1")
+        result = scan(tmp_path / "linked")
+        (case,) = result.cases
+        assert case.ct == tmp_path / "linked" / "image" / "1" / "1.mhd"
+        assert result.problems == []
+
+    def test_the_data_of_a_header_may_be_a_link_to_elsewhere(self, touch, tmp_path):
+        header = touch("image/1.mhd", b"ElementDataFile = 1.raw")
+        (tmp_path / "1.raw").write_bytes(b"...")
+        link(header.with_name("1.raw"), tmp_path / "1.raw")
+        touch("label/1.nii.gz")
+        result = scan(tmp_path / "src")
+        assert (len(result.cases), result.problems) == (1, [])
+
+    @pytest.mark.parametrize("target", [".", "..", "../..", "image"])
+    def test_a_link_back_is_followed_no_more_than_once(self, touch, tmp_path, target):
+        ct = touch("image/1/1.nii.gz")
+        touch("label/1/1.nii.gz")
+        link(ct.parent / "again", (tmp_path / "src" / target).resolve())
+        result = scan(tmp_path / "src")
+        assert unexplained(result, tmp_path / "src") == []
+
+
+def link(path, target):
+    try:
+        path.symlink_to(target)
+    except OSError:
+        pytest.skip("links cannot be made here")
 
 
 names = st.sampled_from(

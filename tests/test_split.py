@@ -22,7 +22,8 @@ def split_of(ids, seed, two_shares):
 
 
 def entry(case_id, patient_id):
-    return Entry(case_id, patient_id, f"{case_id}.zarr", "k", (1, 2, 3), (1.0, 2.0, 3.0), 1500.0)
+    place = (f"{case_id}.zarr", "k", (1, 2, 3), (1.0, 2.0, 3.0))
+    return Entry(case_id, patient_id, *place, 1500.0, "d", [], {})
 
 
 @given(patients, seeds, shares)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from cache.case import AIR_HU, FORMAT_VERSION, Patch
 from cache.errors import StoreError
-from cache.files import PARTIAL, remove, replacing
+from cache.files import PARTIAL, remove, remove_partials, replacing, write_json
 from cache.formats import backend_of, backends
 from cache.grid import Box
 from cache.manifest import Manifest, entry_of, read_manifest, write_manifest
@@ -191,7 +192,7 @@ class TestCaseStore:
     def test_nothing_is_opened_before_the_first_read(self, backend, tmp_path, case):
         store = CaseStore(tmp_path / "cases")  # there is no such folder yet
         path = write_case(tmp_path / "cases", case, backend)
-        manifest = Manifest({"case-1": entry_of(case.info, path.name)}, {})
+        manifest = Manifest({"case-1": entry_of(case.info, tmp_path / "cases", path)}, {})
         write_manifest(tmp_path / "cases", manifest)
         np.testing.assert_array_equal(store.mask("case-1"), case.mask)
 
@@ -250,12 +251,10 @@ class TestWriting:
 
     def test_an_older_case_of_the_same_id_is_replaced(self, backend, prepared_case, tmp_path):
         write_case(tmp_path, prepared_case(seed=1), backend)
-        path = write_case(tmp_path, prepared_case(seed=2, shape_zyx=(4, 5, 6)), backend)
-        write_manifest(
-            tmp_path, Manifest({"case-1": entry_of(prepared_case(seed=2).info, path.name)}, {})
-        )
-        expected = prepared_case(seed=2, shape_zyx=(4, 5, 6)).volume
-        np.testing.assert_array_equal(CaseStore(tmp_path).image("case-1"), expected)
+        newer = prepared_case(seed=2, shape_zyx=(4, 5, 6))
+        path = write_case(tmp_path, newer, backend)
+        write_manifest(tmp_path, Manifest({"case-1": entry_of(newer.info, tmp_path, path)}, {}))
+        np.testing.assert_array_equal(CaseStore(tmp_path).image("case-1"), newer.volume)
         assert len(list(tmp_path.iterdir())) == 2
 
     @pytest.mark.skipif(sys.platform == "win32", reason="a file's size is limited on POSIX alone")
@@ -384,33 +383,82 @@ class TestOtherReaders:
 
 
 class TestManifest:
-    def test_it_is_read_back(self, case, tmp_path):
-        entry = entry_of(case.info, "case-1.zarr")
+    @pytest.fixture
+    def entry(self, case, tmp_path):
+        """The line of one case that lies in the store."""
+        return entry_of(case.info, tmp_path, write_case(tmp_path, case, backends()["zarr"]))
+
+    def test_it_is_read_back(self, entry, tmp_path):
         written = Manifest({"case-1": entry}, {"crop": "body"})
         write_manifest(tmp_path, written)
         assert read_manifest(tmp_path) == written
         assert (entry.shape_zyx, entry.spacing_zyx_mm) == ((37, 35, 34), (2.5, 0.8, 0.7))
 
-    def test_its_digest_depends_on_ids_and_keys_alone(self, prepared_case):
-        a, b = (entry_of(prepared_case(name, seed=1).info, name) for name in "ab")
+    def test_its_digest_depends_on_ids_and_keys_alone(self, entry):
+        a, b = replace(entry, case_id="a"), replace(entry, case_id="b", files={}, liver_ml=1.0)
         digest = Manifest({"a": a, "b": b}, {}).digest
-        assert Manifest({"b": b, "a": a}, {"x": 1}).digest == digest
+        assert Manifest({"b": replace(b, liver_ml=2.0), "a": a}, {"x": 1}).digest == digest
         assert Manifest({"a": a}, {}).digest != digest
         assert Manifest({"a": a, "b": replace(b, key="other")}, {}).digest != digest
 
+    def test_it_lists_every_file_of_a_case_with_size_and_digest(self, backend, case, tmp_path):
+        path = write_case(tmp_path, case, backend)
+        files = entry_of(case.info, tmp_path, path).files
+        contents = bytes_of(path)
+        assert list(files) == sorted(contents)
+        assert {name: (one.size_bytes, one.sha256) for name, one in files.items()} == {
+            name: (len(content), hashlib.sha256(content).hexdigest())
+            for name, content in contents.items()
+        }
+
+    def test_its_own_digest_is_taken_with_zeros_in_the_digests_place(self, entry, tmp_path):
+        write_manifest(tmp_path, Manifest({"case-1": entry}, {}))
+        text = (tmp_path / "manifest.json").read_text(encoding="utf-8")
+        own = json.loads(text)["sha256"]
+        zeroed = text.replace(own, "0" * 64)
+        assert hashlib.sha256(zeroed.encode()).hexdigest() == own
+
+    def test_every_flipped_bit_in_it_is_told_as_damage(self, entry, tmp_path):
+        small = replace(entry, files=dict(list(entry.files.items())[:1]))
+        write_manifest(tmp_path, Manifest({"case-1": small}, {"ä": None}))
+        path = tmp_path / "manifest.json"
+        whole = path.read_bytes()
+        for bit in range(8 * len(whole)):
+            content = bytearray(whole)
+            content[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(content)
+            with pytest.raises(StoreError, match="the manifest is damaged"):
+                read_manifest(tmp_path)
+
+    def test_one_that_was_edited_is_refused(self, entry, tmp_path):
+        write_manifest(tmp_path, Manifest({"case-1": entry}, {"margin_mm": 5}))
+        path = tmp_path / "manifest.json"
+        edited = path.read_text(encoding="utf-8").replace('"margin_mm": 5', '"margin_mm": 7')
+        path.write_text(edited, encoding="utf-8")
+        with pytest.raises(StoreError, match="damaged"):
+            read_manifest(tmp_path)
+
     @pytest.mark.parametrize(
         "text",
-        ["", "{", "[]", "{}", '{"format_version": 1, "cases": ["x"], "params": {}}', '{"a": \xe9}'],
+        ["", "{", "[]", "{}", '{"format_version": 2, "cases": [], "params": {}}', '{"a": \xe9}'],
     )
     def test_a_damaged_one_is_refused_with_the_command_that_mends_it(self, text, tmp_path):
         (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
         with pytest.raises(StoreError, match=r"damaged[^$]*python -m pipeline\.preprocess"):
             read_manifest(tmp_path)
 
-    def test_a_newer_one_is_refused_by_name(self, tmp_path):
-        text = json.dumps({"format_version": 99, "cases": [], "params": {}})
+    def test_a_newer_one_is_refused_by_name(self, monkeypatch, tmp_path):
+        monkeypatch.setattr("cache.manifest.FORMAT_VERSION", 99)
+        write_manifest(tmp_path, Manifest({}, {}))
+        monkeypatch.undo()
+        with pytest.raises(StoreError, match="format version 99; this liver3d reads up to"):
+            read_manifest(tmp_path)
+
+    def test_an_older_one_without_digests_is_refused_with_the_command_that_mends_it(self, tmp_path):
+        text = json.dumps({"format_version": 1, "cases": [], "params": {}})
         (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
-        with pytest.raises(StoreError, match="format version 99"):
+        expected = r"format version 1, of an older liver3d[^$]*python -m pipeline\.preprocess again"
+        with pytest.raises(StoreError, match=expected):
             read_manifest(tmp_path)
 
 
@@ -429,16 +477,46 @@ class TestWholeOrNothing:
         assert (tmp_path / "a.txt").read_text() == "old"
         assert len(list(tmp_path.iterdir())) == 1
 
-    def test_what_a_killed_writer_left_is_no_obstacle(self, tmp_path):
-        (tmp_path / f"{PARTIAL}a").mkdir()
-        (tmp_path / f"{PARTIAL}a" / "half").write_text("half")
-        (tmp_path / f"{PARTIAL}a.old").mkdir()
-        (tmp_path / f"{PARTIAL}a.old" / "older").write_text("older")
+    def test_what_a_writer_killed_days_ago_left_is_gone_after_the_next(self, tmp_path):
+        scrap = left_by_a_killed_writer(tmp_path / "a")
+        two_days_ago = time.time() - 2 * 24 * 3600
+        os.utime(scrap, (two_days_ago, two_days_ago))
         (tmp_path / "a").mkdir()
         with replacing(tmp_path / "a") as partial:
             partial.mkdir()
             (partial / "whole").write_text("whole")
         assert [path.name for path in tmp_path.rglob("*")] == ["a", "whole"]
+
+    def test_what_may_be_of_a_writer_at_work_stays(self, tmp_path):
+        scrap = left_by_a_killed_writer(tmp_path / "a")
+        write_json(tmp_path / "a", 1)
+        assert scrap.is_dir()
+
+    def test_what_killed_writers_left_is_removed_on_demand(self, tmp_path):
+        left_by_a_killed_writer(tmp_path / "a")
+        (tmp_path / f"{PARTIAL}b").write_text("half")
+        (tmp_path / "whole").mkdir()
+        remove_partials(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+    def test_two_writers_of_one_path_never_meet(self, tmp_path):
+        with replacing(tmp_path / "a.txt") as first, replacing(tmp_path / "a.txt") as second:
+            first.write_text("first")
+            second.write_text("second")
+            assert (first.read_text(), second.read_text()) == ("first", "second")
+        assert (tmp_path / "a.txt").read_text() == "first"  # which ended last
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_a_temporary_file_has_the_name_of_the_one_it_replaces(self, tmp_path):
+        # torch and others write the name into the file; equal runs must give equal bytes
+        with replacing(tmp_path / "last.pt") as partial:
+            assert partial.name == "last.pt"
+            partial.touch()
+
+    def test_a_folder_removed_while_it_is_written_never_appears(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="another run"):
+            write_with_a_removal_in_between(tmp_path / "1.zarr")
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_whose_deletion_is_killed_no_longer_has_its_name(self, tmp_path, repo):
         (tmp_path / "1.zarr" / "image").mkdir(parents=True)
@@ -450,6 +528,28 @@ class TestWholeOrNothing:
         (left,) = tmp_path.iterdir()
         assert left.name.startswith(PARTIAL)
         assert len(files_of(left)) == 1  # one was deleted, one was not
+
+
+def left_by_a_killed_writer(path):
+    """Begin to replace a path as a process does that is killed then; gives the temporary folder."""
+    writer = replacing(path)
+    partial = writer.__enter__()
+    partial.write_text("half")
+    copy = partial.parent.with_name(f"{PARTIAL}killed")
+    shutil.copytree(partial.parent, copy)
+    with contextlib.suppress(ZeroDivisionError):
+        writer.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    return copy
+
+
+def write_with_a_removal_in_between(path):
+    """Write a folder as zarr does, making parents anew, while another run tidies up."""
+    with replacing(path) as partial:
+        partial.mkdir()
+        (partial / "first").touch()
+        remove_partials(path.parent)
+        partial.mkdir(parents=True)
+        (partial / "second").touch()
 
 
 def write_half(path):
@@ -507,7 +607,7 @@ noise = np.random.default_rng(0).integers(-1000, 1000, (70, 71, 72)).astype(np.i
 mask = (noise > 0).astype(np.uint8)
 grid = Grid(noise.shape, (1.0, 1.0, 1.0))
 whole = Box.whole(noise.shape)
-info = CaseInfo("1", "1", "", grid, "LPS", whole, grid, 1.0, {}, {}, [])
+info = CaseInfo("1", "1", "", grid, "LPS", whole, grid, 1.0, {}, "", {}, [])
 case = PreparedCase(info, noise, mask, mask, np.argwhere(mask).astype(np.int32))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from cache.errors import ModelError
+from cache.manifest import read_manifest, write_manifest
 from cache.reader import CaseStore
 from pipeline.train import main
 from stages.evaluate.overlap import overlap
@@ -505,10 +507,13 @@ class TestRefusals:
 
     def test_whole_volumes_count_as_the_largest_one(self, project, tmp_path):
         huge = write_balls(tmp_path / "huge")
-        manifest = json.loads((huge / "manifest.json").read_text(encoding="utf-8"))
-        for index, entry in enumerate(manifest["cases"]):
-            entry["shape_zyx"] = [100_000, 16, 16] if index % 2 else [16, 100_000, 16]
-        (huge / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        manifest = read_manifest(huge)
+        shapes = ((16, 100_000, 16), (100_000, 16, 16))
+        cases = {
+            case_id: replace(entry, shape_zyx=shapes[index % 2])
+            for index, (case_id, entry) in enumerate(manifest.cases.items())
+        }
+        write_manifest(huge, replace(manifest, cases=cases))
         message = Project(project.root, huge).refused(patch_zyx=None)
         assert "2 patches of 100000·100000·16 voxels" in message
 

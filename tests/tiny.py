@@ -79,8 +79,9 @@ def ball_case(case_id, *, shape_zyx=SHAPE_ZYX, seed=0, patient_id=None):
         prepared_grid=grid,
         liver_ml=float(mask.sum() * grid.voxel_ml),
         source_digests={"ct": "c" * 64, "label": "d" * 64},
+        ct_digest=f"{seed:064x}",
         params=PREPROCESS,
-        warnings=[],
+        findings=[],
     )
     mask = mask.astype(np.uint8)
     voxels = np.argwhere(mask).astype(np.int32)
@@ -102,7 +103,7 @@ def write_store(root, cases, *, format="zarr"):  # noqa: A002 - the parameter's 
     entries = {}
     for case in cases:
         path = write_case(root, case, backends()[format])
-        entries[case.info.case_id] = entry_of(case.info, path.name)
+        entries[case.info.case_id] = entry_of(case.info, root, path)
     write_manifest(root, Manifest(entries, {**PREPROCESS, "format": format}))
     return root
 

@@ -4,6 +4,8 @@ It fills a NIfTI file that ends early up with zeros, and looks at no checksum of
 """
 
 import gzip
+import math
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,29 +18,49 @@ from cache.errors import SourceError
 from stages.preprocess.sniff import GZIP_MAGIC, data_files, extension_by_content
 
 EXPORT_AGAIN = "export or download the file again, or list the case under data.exclude"
+METAIMAGE_HEADER = 1 << 16  # bytes, far more than any has
 PADDING = 1 << 16  # bytes allowed after the voxels of a NIfTI file
 HEADER_END = {".nrrd": b"\n\n", ".mha": b"ElementDataFile = LOCAL\n"}
 
 
 def require_whole_file(path: Path, reader: sitk.ImageFileReader) -> None:
-    """Refuse a NIfTI file that ends early, by its header and its size.
+    """Refuse a NIfTI or MetaImage file that ends early, by its header and its size.
 
     Raises:
         SourceError: states the bytes that are there and that should be.
     """
     keys = reader.GetMetaDataKeys()
     if "vox_offset" not in keys or "bitpix" not in keys:
-        return  # not NIfTI; the other readers notice by themselves
+        _require_whole_metaimage(path, reader)  # NRRD's reader notices by itself
+        return
     voxel_bytes = int(reader.GetMetaData("bitpix")) // 8
     voxels = int(np.prod(np.array(reader.GetSize(), dtype=np.int64)))
     needed = int(float(reader.GetMetaData("vox_offset"))) + voxels * voxel_bytes
     found = _content_bytes(path, needed)
     if found < needed:
         fact = f"ends early: {found:,} of {needed:,} bytes are there"
-        raise SourceError(path, fact, EXPORT_AGAIN)
+        raise SourceError(path, fact, EXPORT_AGAIN, rule="truncated")
 
 
-def require_checksum(path: Path, voxels: NDArray[Any]) -> None:
+def _require_whole_metaimage(path: Path, reader: sitk.ImageFileReader) -> None:
+    """MetaImage's reader notices, but says that there is no such file."""
+    if extension_by_content(path) != ".mha":
+        return
+    with path.open("rb") as file:
+        head, end, _ = file.read(METAIMAGE_HEADER).partition(b"LOCAL\n")
+    stated = re.search(rb"CompressedDataSize\s*=\s*(\d+)", head)
+    bits = re.search(r"(\d+)-bit", sitk.GetPixelIDValueAsString(reader.GetPixelID()))
+    if not end or (b"CompressedData = True" in head and not stated) or not bits:
+        return
+    voxels = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    content = int(stated[1]) if stated else voxels * int(bits[1]) // 8
+    found, needed = path.stat().st_size, len(head) + len(end) + content
+    if found < needed:
+        fact = f"ends early: {found:,} of {needed:,} bytes are there"
+        raise SourceError(path, fact, EXPORT_AGAIN, rule="truncated")
+
+
+def require_checksum(path: Path, voxels: NDArray[Any]) -> bool:
     """Refuse a compressed file that is not what was compressed, by the checksum at its end.
 
     Args:
@@ -47,16 +69,21 @@ def require_checksum(path: Path, voxels: NDArray[Any]) -> None:
             their checksum is taken instead of inflating again: 0.02 s instead of 0.17 s for a CT of
             512·512·78.
 
+    Returns:
+        Whether the voxels are known to be the very bytes that were compressed.
+
     Raises:
         SourceError: the content does not match its checksum.
     """
     content = _compressed_part(path)
-    if not content or _matches(content, np.ascontiguousarray(voxels).data):
-        return
     try:
+        if content and _matches(content, np.ascontiguousarray(voxels).data):
+            return True
         _inflate(content)
     except zlib.error as error:
-        raise SourceError(path, f"is damaged: {error}", EXPORT_AGAIN) from error
+        fact = f"is damaged: {error}"
+        raise SourceError(path, fact, EXPORT_AGAIN, rule="checksum") from error
+    return False
 
 
 def _compressed_part(path: Path) -> bytes:
@@ -82,7 +109,11 @@ def _matches(content: bytes, voxels: memoryview) -> bool:
     head_bytes = (size - voxels.nbytes) % (1 << 32)
     if head_bytes > PADDING:
         return False
-    head = zlib.decompressobj(wbits=31).decompress(content, head_bytes) if head_bytes else b""
+    head = (
+        zlib.decompressobj(wbits=31).decompress(content[: 2 * PADDING], head_bytes)
+        if head_bytes
+        else b""
+    )
     return zlib.crc32(voxels, zlib.crc32(head)) == checksum
 
 

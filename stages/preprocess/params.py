@@ -4,6 +4,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+# how a data set lies, data.layout
+LayoutName = Literal[
+    "auto",
+    "list",
+    "nnunet",
+    "msd",
+    "chaos",
+    "ircadb",
+    "totalsegmentator",
+    "lits",
+    "image-label",
+]
 NeededWhen = tuple[str, str, object]  # (choice, key it needs, value of that key)
 
 
@@ -11,7 +23,11 @@ class PreprocessParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fal
     """How a CT becomes a prepared case. Every key is required; none is hidden here."""
 
     format: Literal["zarr", "hdf5"]
-    liver_values: Literal["any"] | Annotated[list[PositiveInt], Field(min_length=1)]
+    liver_values: (
+        Literal["any"]
+        | Annotated[list[PositiveInt], Field(min_length=1)]
+        | Annotated[list[str], Field(min_length=1)]
+    )
     crop: Literal["none", "slices", "body", "label"]
     slices: tuple[Annotated[int, Field(ge=0)], PositiveInt] | None  # [a, b) in the file's order
     margin_mm: NonNegativeFloat  # around the body or the label

@@ -1,10 +1,12 @@
-"""Reading one file with SimpleITK, after making sure that it is whole.
+"""Reading one CT or label with SimpleITK, after making sure that it is whole.
 
 This is the only module of the stage where SimpleITK's x, y, z order becomes an array's z, y, x.
 """
 
-import hashlib
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,66 +14,106 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from numpy.typing import NDArray
 
-from cache.case import Mask, Volume
+from cache.case import AIR_HU, Volume
 from cache.errors import SourceError
 from cache.grid import Grid, triple, triple_mm
+from cache.orientation import to_lps
+from stages.preprocess.dicom import choose_series
+from stages.preprocess.files import LabelNames
 from stages.preprocess.intact import EXPORT_AGAIN, require_checksum, require_whole_file
-from stages.preprocess.sniff import data_files, readable
+from stages.preprocess.png import png_files, read_png_stack
+from stages.preprocess.problems import Finding
+from stages.preprocess.rules import header
+from stages.preprocess.sniff import extension_by_content, readable, readable_series
+from stages.preprocess.stated import stated_geometry, with_lost_numbers
 
 INT16 = np.iinfo(np.int16)
+# what the readers say, and the rule it is about
+RULE_OF_REASON = {
+    r"expected \d+ bytes but received \d+": "truncated",
+    r"(?i)spacing": "spacing_positive",
+    r"(?i)orthonormal": "direction",
+}
 
 
 @dataclass(frozen=True)
 class SourceVolume:
-    """A file's voxels as they are stored, (Z, Y, X) in the file's own order and data type."""
+    """A file's voxels in its own data type, turned to LPS.
+
+    Attributes:
+        path: the file or folder.
+        array: (Z, Y, X), LPS; of a segmentation in overlapping layers (Z, Y, X, layers).
+        grid: where its voxels lie in the file's own order.
+        orientation: where the file's x, y and z axes point, for instance "LPS" or "RAS".
+        names: label values by structure, where the file names them.
+        layers: the layer of each structure, where there are several.
+        findings: what its header breaks, and files of its folder that do not belong to it.
+    """
 
     path: Path
     array: NDArray[Any]
     grid: Grid
     orientation: str
+    names: LabelNames | None = None
+    layers: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
 
 
-def read_source(path: Path) -> SourceVolume:
-    """Read a CT or label file.
+def read_ct(path: Path) -> SourceVolume:
+    """Read a CT: a file, or a folder with a DICOM series.
 
     Raises:
-        SourceError: the file is cut short or damaged, is not one three-dimensional volume of plain
+        SourceError: it is cut short or damaged, is not one three-dimensional volume of plain
             numbers, or SimpleITK refuses it.
     """
-    with readable(path) as openable:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(openable))
-        try:
-            # the header alone decides most rejections; a bad case's voxels are never decompressed
-            reader.ReadImageInformation()
-            _require_plain_volume(path, reader)
-            require_whole_file(path, reader)
-            image = reader.Execute()
-        except RuntimeError as error:
-            raise SourceError(path, f"cannot be read: {_reason(error)}", EXPORT_AGAIN) from error
-    grid = Grid(
-        triple(image.GetSize()[::-1]),
-        triple_mm(image.GetSpacing()[::-1]),
-        triple_mm(image.GetOrigin()),
-        tuple(float(cosine) for cosine in image.GetDirection()),
+    volume = _read_series(path, is_ct=True) if path.is_dir() else _read_file(path)
+    if volume.array.ndim != 3:
+        raise SourceError(path, "is a segmentation, not a CT", EXPORT_AGAIN, rule="plain_numbers")
+    doubts = (
+        header.spacing_plausible(path, volume.grid),
+        header.identity_affine(path, volume.grid),
     )
-    orientation = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(grid.direction)
-    array = sitk.GetArrayFromImage(image)
-    require_checksum(path, array)
-    return SourceVolume(path, array, grid, orientation)
+    return replace(volume, findings=[*volume.findings, *(doubt for doubt in doubts if doubt)])
 
 
-def as_hu(source: SourceVolume) -> Volume:
-    """The voxels as int16 HU: fractions rounded, values beyond int16 clipped.
+def read_label(path: Path, ct_grid: Grid | None) -> SourceVolume:
+    """Read a label: a file, a folder with a DICOM series, or one with a PNG image per slice.
+
+    Args:
+        path: the file or folder.
+        ct_grid: the CT's grid, which is that of PNG images; None if the CT cannot be read.
 
     Raises:
-        SourceError: some voxels are not numbers (NaN) or infinite.
+        SourceError: as for a CT; or the images do not fit the CT.
+    """
+    if not path.is_dir():
+        return _read_file(path)
+    if not png_files(path):
+        return _read_series(path, is_ct=False)
+    if ct_grid is None:
+        raise SourceError(path, "has no CT to lie on", "mend the CT first")
+    orientation = orientation_of(ct_grid)
+    stack = _turned(read_png_stack(path, ct_grid), orientation)
+    return SourceVolume(path, stack, ct_grid, orientation)
+
+
+def orientation_of(grid: Grid) -> str:
+    """Where a grid's x, y and z axes point, in three letters."""
+    name: str = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(grid.direction)
+    return name
+
+
+def as_hu(source: SourceVolume, *, fill_nan: bool = False) -> Volume:
+    """The voxels as int16 HU: fractions rounded, values beyond int16 clipped.
+
+    Args:
+        source: the CT as read.
+        fill_nan: take what is no number for air.
     """
     array = source.array
     if array.dtype.kind == "f":
-        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-        if bad:
-            raise SourceError(source.path, f"{bad} voxels are NaN or infinite", EXPORT_AGAIN)
+        if fill_nan:
+            array = np.nan_to_num(array, nan=AIR_HU)
         array = np.rint(array)
     if array.dtype != np.int16:
         array = np.clip(array, INT16.min, INT16.max)
@@ -79,34 +121,155 @@ def as_hu(source: SourceVolume) -> Volume:
     return hu
 
 
-def binarize(label_map: NDArray[Any], liver_values: list[int] | None) -> Mask:
-    """The liver as 0/1: every value above zero (None), or the listed ones."""
-    if liver_values is None:
-        return (label_map > 0).astype(np.uint8)
-    return np.isin(label_map, liver_values).astype(np.uint8)
+def onto_grid(array: NDArray[Any], own: Grid, target: Grid) -> NDArray[Any]:
+    """A label map brought onto another grid by geometry, with nearest neighbour; 0 outside.
+
+    Args:
+        array: (Z, Y, X).
+        own: the grid it is on.
+        target: the grid it is wanted on.
+    """
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(own.spacing_zyx_mm[::-1])
+    image.SetOrigin(own.origin_xyz_mm)
+    image.SetDirection(own.direction)
+    resample = sitk.ResampleImageFilter()
+    resample.SetInterpolator(sitk.sitkNearestNeighbor)
+    resample.SetSize(target.shape_zyx[::-1])
+    resample.SetOutputSpacing(target.spacing_zyx_mm[::-1])
+    resample.SetOutputOrigin(target.origin_xyz_mm)
+    resample.SetOutputDirection(target.direction)
+    return np.asarray(sitk.GetArrayFromImage(resample.Execute(image)))
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, followed by those of its data file if it is a mere header."""
-    digest = hashlib.sha256()
-    for part in (path, *data_files(path)):
-        with part.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def _read_file(path: Path) -> SourceVolume:
+    if path.is_file() and path.stat().st_size == 0:
+        raise SourceError(path, "is empty", EXPORT_AGAIN, rule="truncated")
+    findings = [header.extension(path, extension_by_content(path))]
+    stated = stated_geometry(path)
+    if stated is not None:
+        stop_at(header.spacing_positive(path, stated.spacing_xyz_mm))
+    with readable(path) as openable, without_warnings():
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(openable))
+        try:
+            # the header alone decides most rejections; a bad case's voxels are never decompressed
+            reader.ReadImageInformation()
+            findings.append(_take_three_dimensions(path, reader))
+            segments = _segments(reader)
+            if not segments:
+                kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+                stop_at(header.plain_numbers(path, kind, reader.GetNumberOfComponents()))
+            require_whole_file(path, reader)
+            image = reader.Execute()
+        except RuntimeError as error:
+            raise _refusal(path, error) from error
+    grid = grid_of(image)
+    findings.append(header.direction(path, grid, stated.sform_lps if stated else None))
+    voxels = sitk.GetArrayViewFromImage(image)
+    if not require_checksum(path, voxels):
+        voxels = with_lost_numbers(path, voxels)
+    orientation = orientation_of(grid)
+    return SourceVolume(
+        path,
+        _turned(voxels, orientation),
+        grid,
+        orientation,
+        names={name: (value,) for name, (_, value) in segments.items()} or None,
+        layers={name: layer for name, (layer, _) in segments.items()},
+        findings=[finding for finding in findings if finding],
+    )
 
 
-def _require_plain_volume(path: Path, reader: sitk.ImageFileReader) -> None:
-    fix = "export one three-dimensional volume of plain numbers"
-    if reader.GetDimension() != 3:
-        sizes = "·".join(str(side) for side in reader.GetSize())
-        raise SourceError(path, f"has {reader.GetDimension()} dimensions ({sizes}), not 3", fix)
-    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    if reader.GetNumberOfComponents() != 1 or "complex" in kind or "vector" in kind:
-        raise SourceError(path, f"holds several numbers per voxel ({kind})", fix)
+def _read_series(path: Path, *, is_ct: bool) -> SourceVolume:
+    series = choose_series(path, is_ct=is_ct)
+    reader = sitk.ImageSeriesReader()
+    with readable_series(series.slices) as openable, without_warnings():
+        reader.SetFileNames([str(file) for file in openable])
+        try:
+            image = reader.Execute()
+        except RuntimeError as error:
+            raise _refusal(path, error) from error
+    grid = grid_of(image)
+    findings = [*series.findings, header.direction(path, grid)]
+    orientation = orientation_of(grid)
+    return SourceVolume(
+        path,
+        _turned(sitk.GetArrayViewFromImage(image), orientation),
+        grid,
+        orientation,
+        findings=[finding for finding in findings if finding],
+    )
 
 
-def _reason(error: RuntimeError) -> str:
-    """The last line of SimpleITK's message, which is the one that says why."""
+def _turned(voxels: NDArray[Any], orientation: str) -> NDArray[Any]:
+    """A copy turned to LPS, in one piece: later passes over a view of another order are slow."""
+    if voxels.ndim == 3:
+        return np.array(to_lps(voxels, orientation), order="C")
+    layers = [to_lps(voxels[..., layer], orientation) for layer in range(voxels.shape[-1])]
+    return np.stack(layers, axis=-1)
+
+
+def grid_of(image: Any) -> Grid:
+    """The grid of a three-dimensional SimpleITK image."""
+    return Grid(
+        triple(image.GetSize()[::-1]),
+        triple_mm(image.GetSpacing()[::-1]),
+        triple_mm(image.GetOrigin()),
+        tuple(float(cosine) for cosine in image.GetDirection()),
+    )
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep the readers from writing to the terminal; the rules say it better."""
+    is_on = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(is_on)
+
+
+def stop_at(finding: Finding | None) -> None:
+    """Give up on a file that breaks a rule without which nothing can be prepared."""
+    if finding is not None:
+        raise SourceError(finding.path, finding.fact, finding.fix, rule=finding.rule)
+
+
+def _take_three_dimensions(path: Path, reader: sitk.ImageFileReader) -> Finding | None:
+    """Drop further dimensions of size 1; give up on a file that has others."""
+    finding = header.three_dimensional(path, reader.GetSize())
+    if finding is not None:
+        if not finding.fixable:
+            stop_at(finding)
+        reader.SetExtractSize([*reader.GetSize()[:3], *(0 for _ in reader.GetSize()[3:])])
+    return finding
+
+
+def _segments(reader: sitk.ImageFileReader) -> dict[str, tuple[int, int]]:
+    """Layer and label value by structure, of a .seg.nrrd file; empty for all others."""
+    segments = {}
+    keys = set(reader.GetMetaDataKeys())
+    number = 0
+    while f"Segment{number}_Name" in keys or f"Segment{number}_LabelValue" in keys:
+        fields = {
+            name: reader.GetMetaData(f"Segment{number}_{name}")
+            for name in ("Name", "LabelValue", "Layer")
+            if f"Segment{number}_{name}" in keys
+        }
+        name = fields.get("Name", f"Segment {number}")
+        segments[name] = (int(fields.get("Layer", 0)), int(fields.get("LabelValue", 1)))
+        number += 1
+    return segments
+
+
+def _refusal(path: Path, error: RuntimeError) -> SourceError:
+    """SimpleITK's last line, which is the one that says why, under the rule it is about."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    reason = lines[-1] if lines else "no reason given"
+    rule = "readable"
+    for words, meant in RULE_OF_REASON.items():
+        if re.search(words, reason):
+            rule = meant
+    return SourceError(path, f"cannot be read: {reason}", EXPORT_AGAIN, rule=rule)

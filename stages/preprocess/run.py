@@ -1,96 +1,137 @@
-"""Stage one: every case under --src into the store, or into problems.json."""
+"""Stage one: every case of a data set into the store, or into problems.json."""
 
 import logging
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
 
-from cache.case import CaseInfo
-from cache.errors import DataError, SourceError, StoreError
+from cache.errors import StoreError
 from cache.files import remove, remove_partials
-from cache.formats import backends
-from cache.manifest import NAME as MANIFEST
-from cache.manifest import Entry, Manifest, entry_of, write_manifest
-from cache.writer import read_info, stored_cases, write_case
+from cache.manifest import Entry, Manifest, read_manifest, write_manifest
+from cache.writer import stored_cases
+from stages.machine import free_memory_bytes
+from stages.preprocess.case import Job, Outcome, quickly_kept, work
+from stages.preprocess.cluster import run_on_cluster
+from stages.preprocess.estimate import announced, need_of
+from stages.preprocess.journal import Journal, only_writer, shortcuts_of, state_folder
 from stages.preprocess.params import PreprocessParams
-from stages.preprocess.prepare import case_key, prepare_case
-from stages.preprocess.problems import Problem, write_problems
-from stages.preprocess.scan import CaseFiles, scan
+from stages.preprocess.policy import RulesParams
+from stages.preprocess.problems import Problem
+from stages.preprocess.scan import Scan, scan
+from stages.preprocess.tell import problems_of, refusal, without_copies, write_pages
+from stages.preprocess.workers import Killed, Task, run_tasks
 
 LOG = logging.getLogger(__name__)
-MOST_WORKERS = 61  # what Windows can wait for at once
+MEMORY_SHARE = 0.8  # of what is free: estimates err, and the system wants some too
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a worker needs to prepare one case."""
+class Sources:
+    """What the ``data:`` section says of the scans.
 
-    files: CaseFiles
-    out: Path
-    params: PreprocessParams
+    Attributes:
+        src: their folder, or a list of them.
+        layout: how they lie there; ``auto`` finds it out.
+        exclude: ids of cases to leave out.
+        patient_id: a regular expression that finds the patient in a case's id; None if every case
+            is a patient of its own.
+    """
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one case: an entry of the manifest, or problems, or an entry with doubts."""
-
-    entry: Entry | None
-    problems: list[Problem]
-    was_there: bool = False
+    src: Path
+    layout: str
+    exclude: list[str]
+    patient_id: str | None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did."""
+    """What a run did.
 
-    manifest: Manifest
+    Attributes:
+        cases: ids of the cases that passed; unless it was a mere check, they are in the store.
+        problems: all that was found.
+        kept: how many of the cases were already there, unchanged.
+    """
+
+    cases: list[str]
     problems: list[Problem]
-    kept: int  # cases that were already there, unchanged
+    kept: int
 
 
 def run(
-    src: Path, out: Path, params: PreprocessParams, *, exclude: list[str], workers: int, prune: bool
+    sources: Sources,
+    out: Path,
+    params: PreprocessParams,
+    rules: RulesParams,
+    *,
+    workers: int,
+    scheduler: str | None = None,
+    prune: bool = False,
+    check_only: bool = False,
 ) -> Summary:
-    """Prepare every case under a folder; write the manifest last.
+    """Prepare every case of a data set; write the manifest last.
 
-    Cases that lie in the store with the same key are kept. Faults of single cases are collected
-    in ``problems.json`` beside ``out``; they never stop the others.
+    Cases that lie in the store with the same key are kept. Faults of single cases are collected in
+    ``problems.json`` beside ``out``; they never stop the others. A picture of each case goes to
+    ``qc.html`` there.
 
     Args:
-        src: folder with ``image`` and ``label``.
+        sources: where the scans are.
         out: the store.
         params: the ``preprocess`` section.
-        exclude: ids of cases to leave out.
-        workers: processes at a time.
-        prune: also delete stored cases that are no longer in ``src``.
+        rules: the ``rules`` section.
+        workers: processes at a time on this machine.
+        scheduler: address of a Dask scheduler whose workers do it instead.
+        prune: also delete stored cases that are no longer in the data set.
+        check_only: hold everything against the rules, and store nothing.
 
     Raises:
-        SourceError: the folder cannot be used, or no case is left.
-        StoreError: the store cannot be written to.
+        SourceError: the data set cannot be used, no case is left, or a rule whose policy is
+            ``error`` is broken.
+        StoreError: the store cannot be written to, or another run is writing to it.
     """
-    found = scan(src, exclude)
-    _make_folder(out)
-    remove_partials(out)
-    # without a manifest nobody trains on a store that is being changed
-    remove(out / MANIFEST)
-    jobs = [Job(files, out, params) for files in found.cases]
-    outcomes = list(tqdm(_outcomes(jobs, workers), "preprocess", len(jobs), disable=None))
-    problems = found.problems + [problem for one in outcomes for problem in one.problems]
-    problems.sort(key=lambda problem: (problem.case_id, problem.path, problem.rule))
-    write_problems(out.parent / "problems.json", problems)
-    entries = {one.entry.case_id: one.entry for one in outcomes if one.entry is not None}
-    if not entries:
-        raise _nothing_left(src, out, problems)
-    manifest = Manifest(entries, params.model_dump(mode="json"))
-    if prune:
-        _prune(out, manifest)
-    write_manifest(out, manifest)
-    return Summary(manifest, problems, sum(one.was_there for one in outcomes))
+    _require_apart(sources.src, out)
+    found = scan(
+        sources.src,
+        layout=sources.layout,
+        exclude=sources.exclude,
+        patient_id=sources.patient_id,
+        rules=rules,
+    )
+    LOG.info("%s", found.reason)
+    _make_folder(state_folder(out) if check_only else out)
+    with only_writer(out):
+        journal = Journal(out)
+        before = journal.read()
+        _remove_partials(out, check_only=check_only)
+        jobs = _jobs(found, out, params, rules, before, check_only=check_only)
+        outcomes = _outcomes(jobs, out, journal, workers=workers, scheduler=scheduler)
+        outcomes = without_copies(outcomes, rules)
+        problems = found.problems + [problem for one in outcomes for problem in problems_of(one)]
+        write_pages(out, _pictures(out), outcomes, problems)
+        good = [one for one in outcomes if one.facts is not None and not one.is_out]
+        refused = refusal(sources.src, out, good, problems)
+        if refused is not None and not check_only:
+            journal.begin()
+        if refused is not None:
+            raise refused
+        if not check_only:
+            remove_partials(out)  # of workers that were killed in this run
+            _publish(out, Manifest(_entries(good), params.model_dump(mode="json")))
+            known = before | _entries(outcomes)
+            if prune:
+                _prune(out, _entries(good), known)
+            journal.end(_unlisted(out, _entries(good), known))
+    cases = [one.files.case_id for one in good]
+    return Summary(cases, problems, sum(one.was_there for one in good))
+
+
+def _require_apart(src: Path, out: Path) -> None:
+    """Refuse a store inside the data set, whose files the next run would find there."""
+    if out.resolve().is_relative_to(src.resolve()):
+        raise StoreError(out, f"lies inside the data set {src}", "give an --out outside of it")
 
 
 def _make_folder(out: Path) -> None:
@@ -100,111 +141,121 @@ def _make_folder(out: Path) -> None:
         raise StoreError(out, f"cannot be made ({error})", "give another --out") from error
 
 
-def prepare_into_store(job: Job) -> Outcome:
-    """Prepare one case and write it, unless it is already there. Runs in a worker."""
-    case_id, backend = job.files.case_id, backends()[job.params.format]
-    try:
-        key, digests = case_key(job.files, job.params)
-        path = job.out / f"{case_id}{backend.suffix}"
-        info = _stored(path, key)
-        was_there = info is not None
-        if info is None:
-            case = prepare_case(job.files, job.params, key=key, digests=digests)
-            path, info = write_case(job.out, case, backend), case.info
-    except SourceError as error:
-        return Outcome(None, [Problem.skipped("source", case_id, error)])
-    except (OSError, MemoryError) as error:
-        return Outcome(None, [_unreadable(job.files, error)])
-    return Outcome(entry_of(info, path.name), _doubts(job.files, info), was_there)
+def _remove_partials(out: Path, *, check_only: bool) -> None:
+    """Delete what killed runs left behind, now that nobody else writes there."""
+    remove_partials(state_folder(out))
+    if not check_only:
+        remove_partials(out)
 
 
-def _stored(path: Path, key: str) -> CaseInfo | None:
-    """The case at this path if it was made from the same sources in the same way."""
-    try:
-        info = read_info(path)
-    except StoreError:
-        return None
-    return info if info.key == key else None
-
-
-def _outcomes(jobs: list[Job], workers: int) -> Iterator[Outcome]:
-    """Every job's outcome, as they end.
-
-    A killed worker breaks its pool; what was lost is tried again by half as many, in the end each
-    in a process of its own, so that a case too large for the memory stops no other.
-    """
-    workers = min(workers, len(jobs), MOST_WORKERS)
-    if workers <= 1:
-        yield from map(prepare_into_store, jobs)
-        return
-    while jobs and workers > 1:
-        jobs = yield from _together(jobs, workers)
-        workers //= 2
-        if jobs:
-            LOG.warning("a worker was killed; %d cases go on with %d", len(jobs), workers)
-    yield from map(_alone, jobs)
-
-
-def _together(jobs: list[Job], workers: int) -> Generator[Outcome, None, list[Job]]:
-    """The outcomes of jobs done by a pool; returns the jobs lost when a worker was killed."""
-    futures: dict[Future[Outcome], Job] = {}
-    lost = []
-    pool = _pool(workers)
-    try:
-        for job in jobs:
-            try:
-                futures[pool.submit(prepare_into_store, job)] = job
-            except BrokenProcessPool:
-                lost.append(job)
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                lost.append(futures[future])
-    finally:
-        # after a full disk or Ctrl-C, cases not yet begun are not begun any more
-        pool.shutdown(cancel_futures=True)
-    return lost
-
-
-def _alone(job: Job) -> Outcome:
-    """Prepare a case whose pool was killed in a process of its own, so that only it can fail."""
-    try:
-        with _pool(1) as pool:
-            return pool.submit(prepare_into_store, job).result()
-    except BrokenProcessPool:
-        fact = "the process that prepared it was killed, probably for want of memory"
-        error = DataError(job.files.ct, fact, "run with --workers 1, or on a larger machine")
-        return Outcome(None, [Problem.skipped("killed", job.files.case_id, error)])
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # spawned on every system: forked children of a process with threads may hang
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-
-
-def _doubts(files: CaseFiles, info: CaseInfo) -> list[Problem]:
+def _jobs(
+    found: Scan,
+    out: Path,
+    params: PreprocessParams,
+    rules: RulesParams,
+    entries: dict[str, Entry],
+    *,
+    check_only: bool,
+) -> list[Job]:
     return [
-        Problem("warning", doubt["rule"], info.case_id, str(files.ct), doubt["fact"], doubt["fix"])
-        for doubt in info.warnings
+        Job(files, out, _pictures(out), params, rules, entries.get(files.case_id), check_only)
+        for files in found.cases
     ]
 
 
-def _unreadable(files: CaseFiles, error: Exception) -> Problem:
-    fact = f"could not be prepared: {error or type(error).__name__}"
-    fix = "check the disk and the memory, then run it again; finished cases are kept"
-    return Problem("skipped", "machine", files.case_id, str(files.ct), fact, fix)
+def _outcomes(
+    jobs: list[Job], out: Path, journal: Journal, *, workers: int, scheduler: str | None
+) -> list[Outcome]:
+    """Every case's outcome: first of those that are there unchanged, then of the others.
+
+    The manifest stays as long as nothing but a look at the files' times was needed.
+    """
+    shortcuts = shortcuts_of(out)
+    outcomes, rest = [], []
+    for job in jobs:
+        outcome = quickly_kept(job, shortcuts)
+        if outcome is None:
+            rest.append(job)
+        else:
+            outcomes.append(outcome)
+    if rest and not rest[0].check_only:
+        journal.begin()
+    try:
+        for outcome in _worked(rest, len(jobs), workers=workers, scheduler=scheduler):
+            shortcuts.learn(outcome.learned)
+            if outcome.entry is not None and not outcome.was_there:
+                journal.add(outcome.entry)
+            outcomes.append(outcome)
+    finally:
+        shortcuts.save()
+    return outcomes
 
 
-def _nothing_left(src: Path, out: Path, problems: list[Problem]) -> SourceError:
-    skipped = [problem for problem in problems if problem.severity == "skipped"]
-    reasons = "".join(f"\n  {problem.path}: {problem.fact}" for problem in skipped[:10])
-    fact = f"no case can be used, {len(skipped)} are skipped:{reasons}"
-    return SourceError(src, fact, f"mend what {out.parent / 'problems.json'} names")
+def _worked(
+    jobs: list[Job], total: int, *, workers: int, scheduler: str | None
+) -> Iterator[Outcome]:
+    """The outcomes of the cases that need work, as they end."""
+    if not jobs:
+        return
+    needs = [need_of(job.files, job.params) for job in jobs]
+    LOG.info("%s", announced(needs, jobs[0].out, workers=workers, kept=total - len(jobs)))
+    tasks = [
+        Task(job.files.case_id, job, need.memory_bytes)
+        for job, need in zip(jobs, needs, strict=True)
+    ]
+    if scheduler is None:
+        budget = int(free_memory_bytes() * MEMORY_SHARE)
+        results = run_tasks(work, tasks, workers=workers, budget_bytes=budget)
+    else:
+        results = run_on_cluster(work, tasks, address=scheduler)
+    with tqdm(results, "preprocess", len(tasks), unit="case", disable=None) as bar:
+        for result in bar:
+            yield _killed(result) if isinstance(result, Killed) else result
 
 
-def _prune(out: Path, manifest: Manifest) -> None:
-    listed = {entry.file for entry in manifest.cases.values()}
-    for path in stored_cases(out):
-        if path.name not in listed:
-            remove(path)
+def _killed(killed: Killed) -> Outcome:
+    """What becomes of a case whose processes were killed."""
+    task, files = killed.task, killed.task.job.files
+    fact = (
+        f"every process that prepared it was killed, the last one alone with it; it needs about "
+        f"{task.need_bytes / 1e9:.1f} GB, {free_memory_bytes() / 1e9:.1f} GB are free"
+    )
+    fix = "prepare it on a machine with more memory, or list the case under data.exclude"
+    return Outcome(files, [Problem("skipped", "killed", files.case_id, str(files.ct), fact, fix)])
+
+
+def _entries(outcomes: list[Outcome]) -> dict[str, Entry]:
+    return {one.files.case_id: one.entry for one in outcomes if one.entry is not None}
+
+
+def _publish(out: Path, manifest: Manifest) -> None:
+    """Write the manifest, unless it is there: then a rerun touches nothing that is read."""
+    try:
+        if read_manifest(out) == manifest:
+            return
+    except StoreError:
+        pass  # there is none, or it is damaged
+    write_manifest(out, manifest)
+
+
+def _prune(out: Path, listed: dict[str, Entry], known: dict[str, Entry]) -> None:
+    """Delete the cases that are not listed: all that are whole, and damaged ones known to be ours.
+
+    A file that only has our ending may be somebody's data, and stays.
+    """
+    ours = {path.name for path in stored_cases(out)} | {entry.file for entry in known.values()}
+    for name in ours - {entry.file for entry in listed.values()}:
+        remove(out / name)
+
+
+def _unlisted(out: Path, listed: dict[str, Entry], known: dict[str, Entry]) -> dict[str, Entry]:
+    """What lies in the store although the manifest does not list it; it may be listed again."""
+    return {
+        case_id: entry
+        for case_id, entry in known.items()
+        if case_id not in listed and (out / entry.file).exists()
+    }
+
+
+def _pictures(out: Path) -> Path:
+    return state_folder(out) / "pictures"

@@ -1,183 +1,170 @@
 """Finding the cases under --src, and a reason for every file that is none."""
 
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import SourceError
-from stages.preprocess.problems import Problem
-from stages.preprocess.sniff import EXTENSIONS, data_files, extension_by_content
-
-LAYOUT = "image/<id>/<id>.nii.gz with label/<id>/<id>.nii.gz, or image/<id>.nii.gz with label/…"
-SAFE_ID = re.compile(r"\w[\w .+=@()-]*", re.UNICODE)
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """Where a case's CT and label lie."""
-
-    case_id: str
-    patient_id: str
-    ct: Path
-    label: Path
+from stages.preprocess.files import CaseFiles
+from stages.preprocess.layouts import judge
+from stages.preprocess.layouts.detect import choose
+from stages.preprocess.layouts.layout import Claim, Found
+from stages.preprocess.layouts.tree import Tree
+from stages.preprocess.policy import RulesParams
+from stages.preprocess.problems import LEFT_OUT, Finding, Problem
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder holds: the cases, and a problem for all else."""
+    """What a data set holds.
 
+    Attributes:
+        layout: name of the layout.
+        reason: in one line, by what it was recognised.
+        cases: those that can be prepared, sorted by id.
+        problems: one for all else: broken rules, and files of no case.
+    """
+
+    layout: str
+    reason: str
     cases: list[CaseFiles]
     problems: list[Problem]
 
 
-def scan(src: Path, exclude: Iterable[str]) -> Scan:
-    """Find every CT and label under a folder laid out as image/ and label/.
+def scan(
+    src: Path, *, layout: str, exclude: Iterable[str], patient_id: str | None, rules: RulesParams
+) -> Scan:
+    """Find every CT and label of a data set.
+
+    Every file below ``src`` is in a case, or is named by a problem, itself or through a folder it
+    lies in. What lies below a folder that is a case's CT or label is that case's.
 
     Args:
-        src: folder that holds ``image`` and ``label``; in each, a file per case or a folder per
-            case, which may have the very name of the file in it, extension and all.
+        src: the data set's folder, or a list of cases.
+        layout: how it lies, a word of ``layouts.detect.NAMES``.
         exclude: ids of cases to leave out.
+        patient_id: regular expression that finds the patient in a case's id: its first group, or
+            all it matches. None: every case is a patient of its own, unless a list says more.
+        rules: what follows when a rule is broken.
 
     Raises:
-        SourceError: the folder, or one of the two in it, is missing or empty.
+        SourceError: the data set is not there or not laid out so, or its list cannot be read.
     """
-    for folder in (src, src / "image", src / "label"):
-        _require_folder(folder)
-    cts, labels = _volumes(src / "image"), _volumes(src / "label")
+    chosen, reason = choose(src, layout)
+    tree, excluded = Tree(src), set(exclude)
+    found = chosen.find(tree)
+    wanted = {key: claim for key, claim in found.claims.items() if key not in excluded}
+    cases, problems = _judged(src, wanted, patient_id, rules)
+    problems += found.ignored
+    problems += [_excluded(key, found.claims[key]) for key in excluded & found.claims.keys()]
+    problems += _unknown_exclusions(excluded - found.claims.keys(), rules)
+    problems += _left_out(found, cases, problems)
+    return Scan(chosen.name, reason, cases, problems + _unnamed(tree, found, cases, problems))
+
+
+def _judged(
+    src: Path, claims: dict[str, Claim], patient_id: str | None, rules: RulesParams
+) -> tuple[list[CaseFiles], list[Problem]]:
+    """The claims that are cases, sorted by id, and the rules that were broken."""
     cases, problems = [], []
-    for case_id in sorted(cts.keys() | labels.keys()):
-        refusals = _refusals(src, case_id, cts.get(case_id), labels.get(case_id), set(exclude))
-        problems += refusals
-        if not refusals:
-            cases.append(CaseFiles(case_id, case_id, cts[case_id][0], labels[case_id][0]))
-    problems += _unknown_exclusions(exclude, cts.keys() | labels.keys())
-    return Scan(cases, problems + _unused_files(src, cases, problems))
+    taken: dict[str, str] = {}
+    for case_id, claim in sorted(claims.items()):
+        found = judge.findings(src, case_id, claim, taken)
+        patient = judge.patient_of(case_id, claim, patient_id)
+        if patient is None and not found:
+            found = [judge.without_patient(case_id, claim, patient_id)]
+        broken = [Problem.of(one, case_id, rules.policy(one.rule)) for one in found]
+        problems += broken
+        if not any(problem.severity in LEFT_OUT for problem in broken):
+            taken[judge.folded(case_id)] = case_id
+            (ct,), (label,), root = claim.cts, claim.labels, judge.root_of(src, claim)
+            cases.append(CaseFiles(case_id, patient or case_id, ct, label, claim.names, root))
+    return cases, problems
 
 
-def _require_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise SourceError(folder, "there is no such folder", f"lay the data out as {LAYOUT}")
-    if not any(folder.iterdir()):
-        raise SourceError(folder, "the folder is empty", f"lay the data out as {LAYOUT}")
+def _excluded(case_id: str, claim: Claim) -> Problem:
+    named = [one.path for one in claim.findings]
+    path = [*claim.cts, *claim.labels, *claim.folders, *named][0]
+    return Problem.ignored("excluded", case_id, path, "is listed under data.exclude")
 
 
-def _volumes(folder: Path) -> dict[str, list[Path]]:
-    """The volumes that claim to be a case, by its id, below image/ or label/; one each is right."""
-    found: dict[str, list[Path]] = defaultdict(list)
-    for entry in sorted(folder.iterdir()):
-        case_id = stem(entry.name)
-        if entry.name.startswith("."):  # .DS_Store, .ipynb_checkpoints: never a case
-            continue
-        if entry.is_dir():
-            found[case_id] += _volumes_of_case(entry, case_id)
-        elif is_volume(entry):
-            found[case_id].append(entry)
-    return dict(found)
+def _unknown_exclusions(case_ids: set[str], rules: RulesParams) -> list[Problem]:
+    rule, where = "unknown_exclusion", Path("data.exclude")
+    finding = Finding(rule, where, "no case has this id", "correct or remove it")
+    return [Problem.of(finding, case_id, rules.policy(rule)) for case_id in sorted(case_ids)]
 
 
-def _volumes_of_case(folder: Path, case_id: str) -> list[Path]:
-    """The volumes in a case's folder; the one named like the folder alone, if there is one."""
-    volumes = sorted(path for path in folder.rglob("*") if path.is_file() and is_volume(path))
-    named = [path for path in volumes if stem(path.name) == case_id]
-    return named or volumes
+def _left_out(found: Found, cases: list[CaseFiles], problems: list[Problem]) -> list[Problem]:
+    """A line for the CTs and labels of cases that are left out, where no other problem has one."""
+    named = {judge.location(Path(problem.path)) for problem in problems}
+    kept = {case.case_id for case in cases}
+    return [
+        _of_left_out(path, case_id)
+        for case_id, claim in found.claims.items()
+        if case_id not in kept
+        for path in (*claim.cts, *claim.labels)
+        if judge.location(path) not in named
+    ]
 
 
-def _refusals(
-    src: Path, case_id: str, cts: list[Path] | None, labels: list[Path] | None, exclude: set[str]
+def _of_left_out(path: Path, case_id: str) -> Problem:
+    fact = f"belongs to case {case_id}, which is left out"
+    return Problem.ignored("case_left_out", case_id, path, fact)
+
+
+def _unnamed(
+    tree: Tree, found: Found, cases: list[CaseFiles], problems: list[Problem]
 ) -> list[Problem]:
-    """Why a case cannot be prepared; nothing if it can."""
-    if case_id in exclude:
-        path = str([*(cts or []), *(labels or []), src][0])
-        return [Problem("ignored", "excluded", case_id, path, "is listed under data.exclude", "-")]
-    problems = []
-    for folder, paths in ((src / "image", cts), (src / "label", labels)):
-        if paths is not None and len(paths) != 1:
-            problems.append(_not_one(folder, case_id, paths))
-    if cts is None and labels:
-        fact, fix = "is a label without a CT", "add the CT under image/"
-        problems.append(_skipped("ct-missing", case_id, labels[0], fact, fix))
-    if labels is None and cts:
-        fact, fix = "is a CT without a label", "add the label under label/"
-        problems.append(_skipped("label-missing", case_id, cts[0], fact, fix))
-    if not problems and cts and not SAFE_ID.fullmatch(case_id):
-        fact = f"the id {case_id!r} cannot be a file's name everywhere"
-        problems.append(_skipped("safe-id", case_id, cts[0], fact, "rename it"))
-    return problems
-
-
-def _not_one(folder: Path, case_id: str, paths: list[Path]) -> Problem:
-    fix = f"keep one file per case, named {case_id}"
-    if paths:
-        names = ", ".join(path.relative_to(folder).as_posix() for path in paths[:4])
-        fact = f"{len(paths)} volumes claim to be this case: {names}"
-        return _skipped("one-file-per-case", case_id, paths[0], fact, fix)
-    entry = next(entry for entry in sorted(folder.iterdir()) if stem(entry.name) == case_id)
-    fact = f"holds no volume ({', '.join(EXTENSIONS)})"
-    return _skipped("one-file-per-case", case_id, entry, fact, fix)
-
-
-def _skipped(rule: str, case_id: str, path: Path, fact: str, fix: str) -> Problem:
-    fix = f"{fix}, or list the case under data.exclude"
-    return Problem("skipped", rule, case_id, str(path), fact, fix)
-
-
-def _unknown_exclusions(exclude: Iterable[str], known: Iterable[str]) -> list[Problem]:
-    fact, fix = "no case has this id", "correct or remove it"
-    return [
-        Problem("warning", "unknown-exclusion", case_id, "data.exclude", fact, fix)
-        for case_id in sorted(set(exclude) - set(known))
-    ]
-
-
-def _unused_files(src: Path, cases: list[CaseFiles], problems: list[Problem]) -> list[Problem]:
     """A reason for every file that neither belongs to a case nor is named by a problem."""
-    used = {path for case in cases for path in (case.ct, case.label)}
-    used |= {beside for path in used for beside in data_files(path)}
-    named = {problem.path for problem in problems}
-    left_out = {problem.case_id for problem in problems if problem.rule != "unknown-exclusion"}
-    return [
-        _unused(path, _case_of(path.relative_to(src)), left_out)
-        for path in _files(src)
-        if path not in used and str(path) not in named
-    ]
+    if not tree.root.is_dir():
+        return []  # a list was given, not a folder: what lies around it is not the data set
+    volumes = [path for case in cases for path in (case.ct, case.label)]
+    known = {*volumes, *(path for volume in volumes for path in judge.data_of(volume))}
+    known |= {Path(problem.path) for problem in problems}
+    kept = {case.case_id for case in cases}
+    owners = {
+        judge.location(path): case_id
+        for case_id, claim in found.claims.items()
+        if case_id not in kept
+        for path in _also_of(claim)
+    }
+    locations = {judge.location(path) for path in known}
+    return list(_rest(tree, tree.root, locations, owners, found.other))
 
 
-def _unused(path: Path, case_id: str, left_out: set[str]) -> Problem:
-    if case_id in left_out:
-        fact = f"belongs to case {case_id}, which is left out"
-        return Problem("ignored", "case-left-out", case_id, str(path), fact, "-")
-    fact = "is not the CT or label of a case"
-    return Problem("ignored", "not-a-volume", "", str(path), fact, "-")
+def _also_of(claim: Claim) -> list[Path]:
+    """The folders of a case, and the data files of its headers."""
+    beside = [path for volume in (*claim.cts, *claim.labels) for path in judge.data_of(volume)]
+    return [*claim.folders, *beside]
 
 
-def _case_of(relative: Path) -> str:
-    """The id of the case a file below image/ or label/ would belong to."""
-    return stem(relative.parts[1]) if len(relative.parts) > 1 else ""
+def _rest(
+    tree: Tree, folder: Path, known: set[str], owners: dict[str, str], other: str
+) -> Iterator[Problem]:
+    """The files below a folder whose location is not known, nor that of a folder they lie in.
 
-
-def _files(src: Path) -> Iterator[Path]:
-    yield from sorted(path for path in src.rglob("*") if path.is_file())
-
-
-def stem(name: str) -> str:
-    """A file's or folder's name without the extension of a volume, if it has one."""
-    for extension in EXTENSIONS:
-        if name.lower().endswith(extension) and len(name) > len(extension):
-            return name[: -len(extension)]
-    return name
-
-
-def is_volume(path: Path) -> bool:
-    """Whether a file is meant as a volume: by its extension, or by content if it has none."""
-    if path.name.startswith("."):
-        return False
-    if path.name.lower().endswith(EXTENSIONS):
-        return True
-    try:
-        # an id may have a dot in it, as in image/1.2.840/1.2.840
-        bare = not path.suffix or path.name == path.parent.name
-        return bare and extension_by_content(path) is not None
-    except SourceError:
-        return True  # meant as a volume; reading it will say what is wrong with it
+    Args:
+        tree: the data set.
+        folder: where to look.
+        known: locations of files and folders that are accounted for.
+        owners: id of the case that is left out, by the locations of its folders and data
+            files; grows by the folders below them.
+        other: what to say of a file that has no owner.
+    """
+    listing = tree.listing(folder)
+    if listing.fault is not None:
+        yield Problem.ignored("not_a_case", "", folder, f"cannot be listed ({listing.fault})")
+    for path in listing.hidden:
+        if judge.location(path) not in known:
+            fact = "belongs to the system or is hidden, and not to the data set"
+            yield Problem.ignored("hidden", "", path, fact)
+    of_folder = owners.get(judge.location(folder))
+    for path in listing.files:
+        if (place := judge.location(path)) not in known:
+            owner = owners.get(place, of_folder)
+            ignored = Problem.ignored("not_a_case", "", path, other)
+            yield _of_left_out(path, owner) if owner else ignored
+    for path in listing.folders:
+        if (place := judge.location(path)) not in known:
+            if of_folder:
+                owners.setdefault(place, of_folder)
+            yield from _rest(tree, path, known, owners, other)

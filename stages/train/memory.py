@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import psutil
 import torch
 
 from cache.errors import ParamsError
 from cache.grid import Triple
+from stages.machine import free_memory_bytes
 from stages.train.params import TrainParams
 
 # What a training step needs at its peak, over what the process holds anyway: so many bytes per
@@ -18,7 +17,6 @@ from stages.train.params import TrainParams
 # These two give 336, 808, 808 and 2223 MB, 11 to 17 % above the largest of each.
 BYTES_PER_VOXEL_AND_CHANNEL = 75
 BYTES_BESIDES = 100_000_000
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def require_memory(params: TrainParams, largest_zyx: Triple, device: torch.device) -> None:
@@ -72,9 +70,4 @@ def free_bytes(device: torch.device) -> int:
     """Free memory of a device; on the CPU what a container's limit leaves of it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = int(psutil.virtual_memory().available)
-    for limit in map(Path, CGROUP_LIMITS):
-        text = limit.read_text().strip() if limit.is_file() else "max"
-        if text != "max":
-            free = min(free, max(0, int(text) - psutil.Process().memory_info().rss))
-    return free
+    return free_memory_bytes()

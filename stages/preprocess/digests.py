@@ -1,0 +1,150 @@
+"""SHA-256 of files, remembered by path, size and time so that unchanged ones are not read again."""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.files import write_text
+from stages.preprocess.sniff import data_files
+
+LOG = logging.getLogger(__name__)
+
+# a file changed again within the clock's tick of a first change keeps its time; a file that was
+# quiet for so long before it was read cannot have been caught between two such changes
+QUIET_NS = 2_000_000_000
+
+Stamp = tuple[int, int]  # size in bytes, time of the last change in ns
+
+
+@dataclass(frozen=True)
+class Known:
+    """A file's digest, and what the file looked like when it was taken."""
+
+    stamp: Stamp
+    sha256: str
+
+
+class Shortcuts:
+    """Digests of files seen before.
+
+    Those that were neither asked for nor learned are forgotten when it is saved, so that it does
+    not grow for ever.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = _load(path)
+        self._used: set[str] = set()
+
+    def digest(self, path: Path) -> str | None:
+        """The SHA-256 of a file that looks as it did when it was read; None for any other."""
+        try:
+            return self._digest(path, path.stat())
+        except OSError:
+            return None
+
+    def unchanged(self, path: Path, stat: os.stat_result) -> bool:
+        """Whether nobody has touched a file since its digest was taken."""
+        return self._digest(path, stat) is not None
+
+    def learn(self, known: Mapping[str, Known]) -> None:
+        """Remember digests, by absolute path."""
+        self._known.update(known)
+        self._used.update(known)
+
+    def save(self) -> None:
+        """Write down what was used; where the disk refuses it, the next run reads it all again."""
+        kept = {path: self._known[path] for path in sorted(self._used & self._known.keys())}
+        lines = [json.dumps([path, *known.stamp, known.sha256]) for path, known in kept.items()]
+        try:
+            write_text(self._path, "".join(f"{line}\n" for line in lines))
+        except OSError as error:  # what stops the run is to be told, not this
+            LOG.warning("%s: cannot be written (%s)", self._path, error)
+
+    def _digest(self, path: Path, stat: os.stat_result) -> str | None:
+        name = absolute(path)
+        known = self._known.get(name)
+        if known is None or known.stamp != stamp_of(stat):
+            return None
+        self._used.add(name)
+        return known.sha256
+
+
+def stamp_of(stat: os.stat_result) -> Stamp:
+    """What changes when a file is written to."""
+    return stat.st_size, stat.st_mtime_ns
+
+
+def absolute(path: Path) -> str:
+    """The name a file's digest is remembered under."""
+    return os.path.abspath(path)  # noqa: PTH100 - far faster than Path, a thousand times a run
+
+
+def hash_files(paths: Iterable[Path]) -> dict[str, Known]:
+    """Read files and take their digests, by absolute path.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    found = {}
+    for path in paths:
+        stamp = stamp_of(path.stat())
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found[absolute(path)] = Known(stamp, digest)
+    return found
+
+
+def quiet(known: Mapping[str, Known]) -> dict[str, Known]:
+    """Those of digests just taken whose files had not been written to immediately before."""
+    latest = time.time_ns() - QUIET_NS
+    return {path: one for path, one in known.items() if one.stamp[1] < latest}
+
+
+def changed(known: Mapping[str, Known]) -> list[Path]:
+    """The files that no longer look as they did when their digest was taken."""
+    return [Path(path) for path, one in known.items() if _stamp_now(path) != one.stamp]
+
+
+def source_files(path: Path) -> list[Path]:
+    """All files of a CT or label: the file, the data file of a mere header, or a whole folder."""
+    if not path.is_dir():
+        return [path, *data_files(path)]
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def combined(path: Path, digests: Mapping[str, str]) -> str:
+    """One digest for the files of a CT or label: a single file's own.
+
+    Args:
+        path: the file or folder.
+        digests: SHA-256 of each of its files, by absolute path.
+    """
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    base = absolute(path if path.is_dir() else path.parent)
+    lines = sorted(
+        f"{Path(os.path.relpath(name, base)).as_posix()} {sha}" for name, sha in digests.items()
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _stamp_now(path: str) -> Stamp | None:
+    try:
+        return stamp_of(os.stat(path))  # noqa: PTH116 - a string is at hand
+    except OSError:
+        return None
+
+
+def _load(path: Path) -> dict[str, Known]:
+    """What an earlier run wrote down; nothing if it is damaged, for it is only a shortcut."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {name: Known((size, time_ns), sha) for name, size, time_ns, sha in lines}
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -1,0 +1,141 @@
+"""The rules about names and files, which every case has to keep before it is read."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.preprocess.layouts.layout import Claim
+from stages.preprocess.problems import Finding
+from stages.preprocess.sniff import data_files, declared_data_files
+
+# begins with a letter or digit; ends with neither dot nor blank, which Windows drops
+SAFE_ID = re.compile(r"\w([\w .+=@()-]*[\w+=@()-])?")
+DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+ID_BYTES = 200  # a file's name has at most 255, and the store appends to it
+OR_EXCLUDE = "or list the case under data.exclude"
+
+
+def findings(src: Path, case_id: str, claim: Claim, taken: dict[str, str]) -> list[Finding]:
+    """Why a case cannot be prepared; nothing if it can.
+
+    Args:
+        src: the data set's folder, or its list.
+        case_id: the case's id.
+        claim: its files.
+        taken: ids of cases that are prepared, by what ``folded`` makes of them.
+    """
+    wrong = [*claim.findings, *_miscounted(src, claim)]
+    if wrong:
+        return wrong
+    return [*_unsafe(case_id, claim, taken), *_data_outside(src, claim)]
+
+
+def folded(case_id: str) -> str:
+    """What two ids have in common that are one file's name on Windows or macOS."""
+    return unicodedata.normalize("NFC", case_id).casefold()
+
+
+def patient_of(case_id: str, claim: Claim, pattern: str | None) -> str | None:
+    """The patient: as the data set says, else as the expression finds it in the id, else None."""
+    if claim.patient_id is not None or pattern is None:
+        return claim.patient_id or case_id
+    match = re.search(pattern, case_id)
+    if match is None:
+        return None
+    return (match[1] if match.re.groups else match[0]) or None
+
+
+def without_patient(case_id: str, claim: Claim, pattern: str | None) -> Finding:
+    """The finding of a case in whose id the expression finds no patient."""
+    fact = f"data.patient_id {pattern!r} finds no patient in the id {case_id!r}"
+    fix = f"correct the expression, name patients in a list of cases, {OR_EXCLUDE}"
+    return Finding("patient_id", claim.cts[0], fact, fix)
+
+
+def root_of(src: Path, claim: Claim) -> Path:
+    """The folder all of a case's data must lie in: the data set's.
+
+    For a list that names files elsewhere, the one they have in common.
+    """
+    homes = [_home(src, path) for path in (*claim.cts, *claim.labels)]
+    try:
+        return homes[0] if len(set(homes)) == 1 else Path(os.path.commonpath(homes))
+    except ValueError:  # on different drives
+        return homes[0]
+
+
+def _miscounted(src: Path, claim: Claim) -> Iterator[Finding]:
+    """Each of CT and label must be there once, unless the layout has already said more."""
+    known = {finding.rule for finding in claim.findings}
+    for kind, paths in (("CTs", claim.cts), ("labels", claim.labels)):
+        if len(paths) > 1 and "one_file_per_case" not in known:
+            names = ", ".join(_relative(src, path) for path in paths[:4])
+            fact = f"{len(paths)} {kind} claim to be this case: {names}"
+            fix = f"keep one CT and one label per case, {OR_EXCLUDE}"
+            yield Finding("one_file_per_case", paths[0], fact, fix)
+    if not claim.cts and claim.labels and not known:
+        fact, fix = "is a label without a CT", f"add the CT, {OR_EXCLUDE}"
+        yield Finding("ct_missing", claim.labels[0], fact, fix)
+    if not claim.labels and claim.cts and not known:
+        fact, fix = "is a CT without a label", f"add the label, {OR_EXCLUDE}"
+        yield Finding("label_missing", claim.cts[0], fact, fix)
+    if not claim.cts and not claim.labels and not known:
+        fact, fix = "holds neither CT nor label", f"add both, {OR_EXCLUDE}"
+        yield Finding("ct_missing", claim.folders[0], fact, fix)
+
+
+def _unsafe(case_id: str, claim: Claim, taken: dict[str, str]) -> Iterator[Finding]:
+    """The id becomes a file's name, which has to be possible everywhere."""
+    # macOS writes some letters as two characters, of which the second is none by itself
+    composed = unicodedata.normalize("NFC", case_id)
+    plain = SAFE_ID.fullmatch(composed) and not DEVICES.fullmatch(composed)
+    if not plain or len(case_id.encode()) > ID_BYTES:
+        fact = f"the id {case_id!r} cannot be a file's name everywhere"
+        fix = f"rename it to letters, digits, _ and -, {OR_EXCLUDE}"
+        yield Finding("safe_id", claim.cts[0], fact, fix)
+    elif folded(case_id) in taken:
+        other = taken[folded(case_id)]
+        fact = f"the id {case_id!r} is the same file's name as {other!r} on Windows and macOS"
+        yield Finding("one_file_per_case", claim.cts[0], fact, f"rename one, {OR_EXCLUDE}")
+
+
+def _data_outside(src: Path, claim: Claim) -> Iterator[Finding]:
+    """A header may name any file of the machine as its voxels; a data set has its own."""
+    for header in (*claim.cts, *claim.labels):
+        paths = data_of(header, declared=True)
+        outside = [path for path in paths if not _is_inside(path, _home(src, header))]
+        if outside:
+            fact = f"names a data file outside {_home(src, header)}: {outside[0]}"
+            fix = f"put the data file beside the header, {OR_EXCLUDE}"
+            yield Finding("data_inside", header, fact, fix)
+
+
+def data_of(header: Path, *, declared: bool = False) -> list[Path]:
+    """The data files of a detached header; with ``declared`` those too that are not there."""
+    try:
+        found = data_files(header)
+        return found + declared_data_files(header) if declared else found
+    except OSError:  # a folder of that name, or a link that leads nowhere: for the reader to say
+        return []
+
+
+def _home(src: Path, path: Path) -> Path:
+    """The data set's folder, or that of a file which a list names elsewhere."""
+    folder = src if src.is_dir() else src.parent
+    return folder if _is_inside(path, folder) else path.parent
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    # links are not followed: a data set may well consist of them, only a header's text is foreign
+    return Path(location(path)).is_relative_to(location(folder))
+
+
+def location(path: Path) -> str:
+    """One text for all ways to write a path, links not followed."""
+    return os.path.normcase(os.path.normpath(path.absolute()))
+
+
+def _relative(src: Path, path: Path) -> str:
+    return path.relative_to(src).as_posix() if path.is_relative_to(src) else str(path)

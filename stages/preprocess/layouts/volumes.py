@@ -1,0 +1,54 @@
+"""Which files are meant as volumes, and which folders as a DICOM series."""
+
+from pathlib import Path
+
+from cache.errors import SourceError
+from stages.preprocess.layouts.tree import Tree
+from stages.preprocess.sniff import EXTENSIONS, extension_by_content, is_dicom
+
+DICOM_ENDINGS = ("", ".dcm", ".dicom", ".ima")
+TRIED = 4  # files a folder; a viewer or a note may lie beside the slices, but not before them all
+
+
+def stem(name: str) -> str:
+    """A file's or folder's name without the extension of a volume, if it has one."""
+    for extension in EXTENSIONS:
+        if name.lower().endswith(extension) and len(name) > len(extension):
+            return name[: -len(extension)]
+    return name
+
+
+def has_extension(path: Path) -> bool:
+    """Whether a file has the extension of a volume."""
+    return path.name.lower().endswith(EXTENSIONS)
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a file is meant as a volume: by its extension, or by content if it has none."""
+    if has_extension(path):
+        return True
+    try:
+        # an id may have a dot in it, as in image/1.2.840/1.2.840
+        bare = not path.suffix or path.name == path.parent.name
+        return bare and extension_by_content(path) is not None
+    except SourceError:
+        return True  # meant as a volume; reading it will say what is wrong with it
+
+
+def holds_dicom(tree: Tree, folder: Path) -> bool:
+    """Whether a folder, or one below it, holds DICOM files.
+
+    A few files a folder are looked into, those first that are named as DICOM files are: a series
+    has hundreds.
+    """
+    for each in tree.walk(folder):
+        files = [path for path in tree.files(each) if not has_extension(path)]
+        if any(is_dicom(path) for path in sorted(files, key=_unlike_dicom)[:TRIED]):
+            return True
+    return False
+
+
+def _unlike_dicom(path: Path) -> bool:
+    # the name of a slice may be a UID, whose last number looks like an ending
+    ending = path.suffix.lower()
+    return ending not in DICOM_ENDINGS and not ending[1:].isdigit()

@@ -1,0 +1,58 @@
+"""A label that is a folder with one PNG image per slice, as CHAOS gives it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from cache.errors import SourceError
+from cache.grid import Grid
+
+FIX = "put one PNG image per slice of the CT into the folder, named in their order"
+
+
+def png_files(folder: Path) -> list[Path]:
+    """The images of a folder in the order of the numbers in their names: 2 before 10."""
+    images = (path for path in folder.glob("*.png") if not path.name.startswith("."))
+    return sorted(images, key=lambda path: _natural(path.name))
+
+
+def read_png_stack(folder: Path, grid: Grid) -> NDArray[Any]:
+    """A label from images, (Z, Y, X) in the order of the CT's slices.
+
+    The images run from head to feet, against z of most CTs. They carry no geometry, so their grid
+    is the CT's.
+
+    Raises:
+        SourceError: there are not as many as the CT has slices, or one is of another size.
+    """
+    files = png_files(folder)
+    depth, height, width = grid.shape_zyx
+    if len(files) != depth:
+        fact = f"holds {len(files)} images, but the CT has {depth} slices"
+        raise SourceError(folder, fact, FIX, rule="label_grid")
+    images = [_read(file) for file in files]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != (height, width):
+            fact = f"has {image.shape[1]}·{image.shape[0]} pixels, the CT {width}·{height}"
+            raise SourceError(file, fact, FIX, rule="label_grid")
+    is_upwards = grid.direction[8] >= 0
+    return np.stack(images[::-1] if is_upwards else images)
+
+
+def _read(path: Path) -> NDArray[Any]:
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise SourceError(path, f"cannot be read as an image ({error})", FIX) from error
+    if pixels.ndim != 2:
+        raise SourceError(path, "is a colour image, not a label", FIX, rule="plain_numbers")
+    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

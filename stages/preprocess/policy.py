@@ -1,0 +1,71 @@
+"""The ``rules:`` section of params.yaml: what follows when a rule is broken.
+
+``error``: the run ends with exit code 2, after all cases were looked at. ``skip``: the case stays
+out of the store. ``warn``: it is prepared all the same. ``fix``: it is mended in a way that is
+sound, and said so. Only what makes sense for a rule can be chosen. docs/rules.md explains each.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+Policy = Literal["error", "skip", "warn", "fix", "ignore"]
+OTHER_FILES = "other_files"  # not broken by anything: files beside a case's own, told and left
+Must = Literal["error", "skip"]  # without it there is nothing to prepare
+Should = Literal["error", "skip", "warn"]
+Fixable = Literal["error", "skip", "fix"]
+Any = Literal["error", "skip", "warn", "fix"]
+
+
+class RulesParams(BaseModel, frozen=True, extra="forbid"):
+    """One policy per rule. Every key is required; none is hidden here."""
+
+    # names and files
+    ct_missing: Must
+    label_missing: Must
+    one_file_per_case: Must
+    safe_id: Must
+    patient_id: Should
+    unknown_exclusion: Literal["error", "warn"]
+    data_inside: Must
+    lfs_pointer: Must
+    extension: Fixable
+    readable: Must
+    truncated: Must
+    checksum: Must
+    # the header
+    three_dimensional: Fixable
+    plain_numbers: Must
+    spacing_positive: Must
+    spacing_plausible: Should
+    direction: Should
+    identity_affine: Should
+    # DICOM
+    dicom_gaps: Should
+    dicom_repeats: Fixable
+    # the CT's voxels
+    finite: Fixable
+    padding: Any
+    hu_limits: Should
+    hu_range: Should
+    # the label and the CT
+    label_names: Must
+    label_integers: Fixable
+    label_values: Should
+    label_grid: Fixable
+    overlap: Must
+    label_outside: Should
+    liver_empty: Must
+    liver_volume: Should
+    liver_hu: Should
+    # the crop
+    slices_there: Must
+    body_found: Must
+    liver_cropped_away: Should
+    # the data set
+    same_ct: Should
+
+    def policy(self, rule: str) -> Policy:
+        """What follows when this rule is broken."""
+        policy: Policy = "ignore" if rule == OTHER_FILES else getattr(self, rule)
+        return policy

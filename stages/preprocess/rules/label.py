@@ -1,0 +1,220 @@
+"""Rules about a label, alone and over its CT."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.case import Mask, Volume
+from cache.grid import Grid, box_of
+from stages.preprocess.files import LabelNames
+from stages.preprocess.problems import Finding
+
+CORNER_TOLERANCE = 0.1  # of the finest spacing: less cannot move a nearest-neighbour label
+PLAUSIBLE_LIVER_ML = (100.0, 6000.0)  # a child's to a massively enlarged one; partial ones fall out
+# median in the liver: fat makes it dark, contrast medium bright
+PLAUSIBLE_LIVER_HU = (-30.0, 300.0)
+LOST_SHARE = 0.01  # of the liver that may lie outside the CT: the rim of the outermost voxels
+MOST_PARTS = 3  # values that can all be liver: tissue, lesions, vessels
+LIVER_SAMPLE = 200_000  # voxels, more than enough for a median
+
+EXCLUDE = "or list the case under data.exclude"
+
+
+def label_names(path: Path, wanted: Sequence[str], names: LabelNames | None) -> Finding | None:
+    """The structures that liver_values names are there."""
+    missing = [name for name in wanted if name not in (names or {})]
+    if not missing:
+        return None
+    known = ", ".join(names) if names else "none"
+    fact = f"has no structure named {', '.join(missing)}; the data set names {known}"
+    return Finding("label_names", path, fact, "correct preprocess.liver_values")
+
+
+def label_integers(path: Path, label_map: NDArray[Any]) -> Finding | None:
+    """Values are whole numbers; fractions, left by a linear resampling, can be rounded."""
+    if label_map.dtype.kind != "f":
+        return None
+    if not np.isfinite(label_map).all():  # infinity is equal to itself rounded
+        fact = "holds values that are no numbers"
+        return Finding("label_integers", path, fact, f"export the label again, {EXCLUDE}")
+    if np.array_equal(label_map, np.rint(label_map)):
+        return None
+    share = float(np.mean(label_map != np.rint(label_map)))
+    fact = f"{share:.2%} of its values are no whole numbers, as after a linear resampling"
+    return Finding("label_integers", path, fact, "export it with nearest neighbour", fixable=True)
+
+
+def label_values(
+    path: Path,
+    values: Sequence[int],
+    liver_values: Sequence[int] | None,
+    layered: Sequence[str] = (),
+) -> Finding | None:
+    """No negative values, no 255 beside others, and not many organs all taken for liver.
+
+    Args:
+        path: the label.
+        values: those that occur in it, ascending.
+        liver_values: those that count as liver; None for all above zero.
+        layered: names of the structures, where they lie in layers and may share a value.
+    """
+    positive = [value for value in values if value > 0]
+    facts = []
+    if any(value < 0 for value in values):
+        facts.append(f"has negative values ({_list(value for value in values if value < 0)})")
+    if 255 in positive and len(positive) > 1:
+        facts.append("has 255 beside other values, which often means: not looked at")
+    if liver_values is None and len(positive) > MOST_PARTS:
+        facts.append(f"has {len(positive)} values above 0 ({_list(positive)}), all taken for liver")
+    elif liver_values is None and len(layered) > MOST_PARTS:
+        facts.append(f"has {len(layered)} structures ({_list(layered)}), all taken for liver")
+    if not facts:
+        return None
+    return Finding("label_values", path, "; ".join(facts), "set preprocess.liver_values")
+
+
+def label_grid(path: Path, ct_name: str, ct: Grid, label: Grid) -> Finding | None:
+    """The label's voxels are the CT's; otherwise it can be brought onto the CT's grid."""
+    facts = []
+    if ct.shape_zyx != label.shape_zyx:
+        facts = [_difference("size", ct.shape_zyx[::-1], label.shape_zyx[::-1])]
+    elif _corner_distance(ct, label) > CORNER_TOLERANCE * min(ct.spacing_zyx_mm):
+        facts = [
+            _difference(name, ours, theirs)
+            for name, ours, theirs, tolerance in (
+                ("spacing", ct.spacing_zyx_mm[::-1], label.spacing_zyx_mm[::-1], 1e-5),
+                ("origin", ct.origin_xyz_mm, label.origin_xyz_mm, 1e-2),
+                ("direction", ct.direction, label.direction, 1e-5),
+            )
+            if not np.allclose(ours, theirs, rtol=0, atol=tolerance)
+        ]
+    if not facts:
+        return None
+    fact = f"is not on the grid of {ct_name}: {'; '.join(facts)}"
+    return Finding("label_grid", path, fact, "export the label on the CT's grid", fixable=True)
+
+
+def overlap(path: Path, ct_name: str, ct: Grid, label: Grid) -> Finding | None:
+    """CT and label share some space."""
+    lows, highs = zip(*(_bounds(grid) for grid in (ct, label)), strict=True)
+    if np.all(np.max(lows, axis=0) < np.min(highs, axis=0)):
+        return None
+    fact = f"lies outside {ct_name}: the two share no space"
+    return Finding("overlap", path, fact, f"check the geometry of both, {EXCLUDE}")
+
+
+def overlap_of_liver(path: Path, ct_name: str, before_ml: float) -> Finding:
+    """What breaks rule ``overlap`` when the grids share space but no liver lies in it."""
+    fact = f"none of its liver ({before_ml:.1f} ml) lies inside {ct_name}"
+    return Finding("overlap", path, fact, f"check the geometry of both, {EXCLUDE}")
+
+
+def label_outside(path: Path, before_ml: float, after_ml: float) -> Finding | None:
+    """The liver lies inside the CT.
+
+    Args:
+        path: the label.
+        before_ml: volume of the liver on the label's own grid.
+        after_ml: volume on the CT's grid.
+    """
+    lost = 1 - after_ml / before_ml if before_ml else 0.0
+    if lost <= LOST_SHARE:
+        return None
+    fact = f"{lost:.0%} of its liver ({before_ml - after_ml:.1f} ml) lie outside the CT"
+    return Finding("label_outside", path, fact, f"check the geometry of both, {EXCLUDE}")
+
+
+def liver_empty(
+    path: Path, mask: Mask, values: Sequence[int], liver_values: Sequence[int] | None
+) -> Finding | None:
+    """There is liver: at least one voxel."""
+    if mask.any():
+        return None
+    wanted = "above 0" if liver_values is None else f"among {_list(liver_values)}"
+    fact = f"has no liver: no value {wanted} (its values: {_list(values)})"
+    fix = f"set preprocess.liver_values, correct the label, {EXCLUDE}"
+    return Finding("liver_empty", path, fact, fix)
+
+
+def liver_volume(path: Path, liver_ml: float) -> Finding | None:
+    """A whole liver of 100 to 6000 ml; others are partial or have a wrong spacing."""
+    low, high = PLAUSIBLE_LIVER_ML
+    if low <= liver_ml <= high:
+        return None
+    fact = f"the liver measures {liver_ml:.1f} ml; {low:.0f} to {high:.0f} ml are plausible"
+    fix = "check the spacing in the header; a part of a liver is fine if it is meant"
+    return Finding("liver_volume", path, fact, fix)
+
+
+def liver_hu(path: Path, hu: Volume, mask: Mask) -> Finding | None:
+    """Inside the label the CT is as dense as liver, or the label lies elsewhere.
+
+    Args:
+        path: the label.
+        hu: int16 HU, (Z, Y, X).
+        mask: 0/1, of the same shape.
+    """
+    median = median_hu(hu, mask)
+    low, high = PLAUSIBLE_LIVER_HU
+    if low <= median <= high:
+        return None
+    fact = f"half of its voxels are below {median:.0f} HU; {low:.0f} to {high:.0f} HU are plausible"
+    fix = "look at it in qc.html: the label may be turned, shifted or of another CT"
+    return Finding("liver_hu", path, fact, fix)
+
+
+def median_hu(hu: Volume, mask: Mask) -> float:
+    """The median HU of the mask's voxels, or of evenly spread ones where they are many.
+
+    NaN if it has none.
+    """
+    box = box_of(mask)
+    if box is None:
+        return float("nan")
+    inside, values = mask[box.slices], hu[box.slices]
+    step = max(1, math.floor((np.count_nonzero(inside) / LIVER_SAMPLE) ** (1 / 3)))
+    every = (slice(None, None, step),) * 3
+    found = values[every][inside[every] > 0]
+    return float(np.median(found if found.size else values[inside > 0]))
+
+
+def liver_cropped_away(path: Path, mask: Mask) -> Finding | None:
+    """Some liver is left in the prepared box."""
+    if mask.any():
+        return None
+    return Finding(
+        "liver_cropped_away", path, "no liver is left in the prepared box", "choose another crop"
+    )
+
+
+def _bounds(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest LPS coordinates of a grid's outer corners, mm."""
+    corners = np.multiply(grid.shape_zyx, list(np.ndindex(2, 2, 2))) - 0.5
+    points = np.array([grid.point_xyz_mm(corner) for corner in corners])
+    return points.min(axis=0), points.max(axis=0)
+
+
+def _corner_distance(ours: Grid, theirs: Grid) -> float:
+    """The farthest that two grids of one shape put the same corner voxel apart, mm."""
+    last = np.subtract(ours.shape_zyx, 1)
+    corners = [last * corner for corner in np.ndindex(2, 2, 2)]
+    return max(
+        float(np.linalg.norm(np.subtract(ours.point_xyz_mm(c), theirs.point_xyz_mm(c))))
+        for c in corners
+    )
+
+
+def _difference(name: str, ours: Sequence[float], theirs: Sequence[float]) -> str:
+    def text(values: Sequence[float]) -> str:
+        return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+    return f"{name} (x, y, z) is {text(theirs)}, the CT's is {text(ours)}"
+
+
+def _list(values: object) -> str:
+    listed = [str(value) for value in values]  # type: ignore[attr-defined]
+    return ", ".join(listed[:10]) + (", …" if len(listed) > 10 else "")

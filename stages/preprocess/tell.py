@@ -1,0 +1,89 @@
+"""What a run tells of all cases together: problems.json, qc.html, and why it ends with an error."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cache.errors import SourceError
+from cache.files import remove
+from stages.preprocess.case import Outcome
+from stages.preprocess.policy import RulesParams
+from stages.preprocess.problems import Problem, write_problems
+from stages.preprocess.qc import Card, write_qc
+from stages.preprocess.rules.dataset import same_ct
+
+TOLD = 10  # problems in an error's message; all are in problems.json
+
+
+def without_copies(outcomes: list[Outcome], rules: RulesParams) -> list[Outcome]:
+    """The outcomes in the order of their ids, those with a CT seen before marked by its rule."""
+    first: dict[str, tuple[str, str]] = {}
+    checked = []
+    for outcome in sorted(outcomes, key=lambda one: one.files.case_id):
+        files = outcome.files
+        if outcome.facts is not None and not outcome.is_out:
+            seen = first.setdefault(outcome.facts.ct_digest, (files.case_id, files.patient_id))
+            finding = same_ct(files.ct, files.patient_id, seen)
+            if finding is not None:
+                problem = Problem.of(finding, files.case_id, rules.policy(finding.rule))
+                outcome = replace(outcome, problems=[*outcome.problems, problem])
+        checked.append(outcome)
+    return checked
+
+
+def problems_of(outcome: Outcome) -> list[Problem]:
+    """A case's problems; of one that is left out, each of its two files has a line."""
+    named = [Path(problem.path) for problem in outcome.problems]
+    files = [outcome.files.ct, outcome.files.label] if outcome.is_out else []
+    unnamed = [path for path in files if not any(one.is_relative_to(path) for one in named)]
+    case_id = outcome.files.case_id
+    fact = f"belongs to case {case_id}, which is left out"
+    return outcome.problems + [
+        Problem.ignored("case_left_out", case_id, path, fact) for path in unnamed
+    ]
+
+
+def write_pages(
+    out: Path, pictures: Path, outcomes: list[Outcome], problems: list[Problem]
+) -> None:
+    """Write problems.json and qc.html, and drop the pictures that no case has any more."""
+    write_problems(out.parent / "problems.json", problems)
+    write_qc(out.parent / "qc.html", _cards(outcomes, pictures), problems)
+    shown = {one.facts.picture for one in outcomes if one.facts}
+    for picture in pictures.glob("*"):
+        if picture.name not in shown:
+            remove(picture)
+
+
+def refusal(
+    src: Path, out: Path, good: list[Outcome], problems: list[Problem]
+) -> SourceError | None:
+    """Why there is to be no manifest: no case passed, or a rule is broken that must not be."""
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if good and not errors:
+        return None
+    left_out = errors or [problem for problem in problems if problem.severity == "skipped"]
+    what = "no case can be used"
+    if errors:
+        what = f"{len(errors)} findings under rules whose policy is error"
+    reasons = "".join(f"\n  {problem.path}: {problem.fact}" for problem in left_out[:TOLD])
+    fix = f"mend what {out.parent / 'problems.json'} names"
+    return SourceError(src, f"{what}:{reasons}", fix)
+
+
+def _cards(outcomes: Iterable[Outcome], pictures: Path) -> Iterator[Card]:
+    """The cases for the page, those with problems first."""
+    for outcome in sorted(outcomes, key=lambda one: (not one.problems, one.files.case_id)):
+        files, facts = outcome.files, outcome.facts
+        if facts is None:
+            yield Card(files.case_id, files.patient_id, b"", None, None, None)
+            continue
+        picture = (pictures / facts.picture).read_bytes()
+        yield Card(
+            files.case_id,
+            files.patient_id,
+            picture,
+            facts.liver_ml,
+            facts.shape_zyx,
+            facts.spacing_zyx_mm,
+        )

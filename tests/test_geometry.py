@@ -1,0 +1,283 @@
+"""Whatever the order of a file's axes, the same patient gives the same prepared case."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cache.manifest import Manifest, write_manifest
+from cache.orientation import lps_grid
+from cache.reader import CaseStore
+from stages.evaluate.overlap import overlap
+from stages.evaluate.restore import restore_mask
+from stages.preprocess.case import Job, work
+from stages.preprocess.estimate import need_of
+from stages.preprocess.files import CaseFiles
+from stages.preprocess.params import PreprocessParams
+
+ARRAYS = ("image", "mask", "foreground_zyx")
+KEEP = {
+    "format": "hdf5",
+    "liver_values": "any",
+    "crop": "none",
+    "slices": None,
+    "margin_mm": 0,
+    "grid": "keep",
+    "shape_zyx": None,
+    "spacing_zyx_mm": None,
+}
+KEPT, SPACED, SHAPED = (
+    PreprocessParams.model_validate({**KEEP, **changes})
+    for changes in (
+        {},
+        {"grid": "spacing", "spacing_zyx_mm": (5.0, None, 4.0)},
+        {"grid": "shape", "shape_zyx": (None, 96, 96)},
+    )
+)
+ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd")
+
+# an order of the axes, and which of them are reversed
+turns = st.tuples(
+    st.permutations([0, 1, 2]), st.tuples(st.booleans(), st.booleans(), st.booleans())
+)
+shapes_zyx = st.tuples(st.integers(8, 15), st.integers(8, 15), st.integers(8, 15))
+spacings_xyz_mm = st.tuples(*(st.sampled_from([4.0, 5.5, 7.25, 10.0]) for _ in range(3)))
+tilts_rad = st.tuples(*(st.sampled_from([0.0, 0.0, 0.1, -0.3]) for _ in range(3)))
+crops = st.sampled_from(["none", "body", "label"])
+grids = st.sampled_from(
+    [
+        {"grid": "keep"},
+        {"grid": "shape", "shape_zyx": (9, None, 20)},
+        {"grid": "spacing", "spacing_zyx_mm": (None, 6.0, 9.5)},
+    ]
+)
+endings = st.sampled_from(ENDINGS)
+
+
+@st.composite
+def patients(draw):
+    """A CT and its label as SimpleITK images: a body in air, a liver in it, perhaps tilted."""
+    shape = draw(shapes_zyx)
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    body = tuple(slice(1, side - 2) for side in shape)
+    liver = tuple(slice(2, side // 2 + 1) for side in shape)
+    volume = np.full(shape, -1000, np.int16)
+    volume[body] = rng.integers(-40, 41, volume[body].shape)
+    volume[liver] += 100
+    label = np.zeros(shape, np.uint8)
+    label[liver] = 1
+    label[2, 2, 2:4] = 0
+    spacing, tilt = draw(spacings_xyz_mm), draw(tilts_rad)
+    return _image(volume, spacing, tilt), _image(label, spacing, tilt)
+
+
+def _image(array, spacing_xyz_mm, tilt_rad):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing_xyz_mm)
+    image.SetOrigin((-33.0, 12.5, 140.0))
+    image.SetDirection(sitk.Euler3DTransform((0, 0, 0), *tilt_rad).GetMatrix())
+    return image
+
+
+def turned(image, turn):
+    """The same patient with the file's axes in another order, some of them reversed."""
+    order, flips = turn
+    return sitk.Flip(sitk.PermuteAxes(image, list(order)), list(flips))
+
+
+@pytest.fixture(scope="module")
+def prepare(rules, tmp_path_factory):
+    """Prepare a pair of images, written to files of some ending; gives info, arrays, digest."""
+    numbers = itertools.count()
+
+    def run(ct, label, *, ending=".nii", **params):
+        folder = tmp_path_factory.mktemp("case") / str(next(numbers))
+        files = CaseFiles("1", "1", folder / f"ct{ending}", folder / f"label{ending}", None, folder)
+        folder.mkdir()
+        sitk.WriteImage(ct, str(files.ct))
+        sitk.WriteImage(label, str(files.label))
+        out = folder / "cases"
+        chosen = PreprocessParams.model_validate({**KEEP, **params})
+        outcome = work(Job(files, out, folder / "pictures", chosen, rules(), None, False))
+        assert outcome.entry is not None, outcome.problems
+        write_manifest(out, Manifest({"1": outcome.entry}, {}))
+        return CaseStore(out)
+
+    return run
+
+
+def require_same_case(ours, theirs):
+    """The same stored arrays bit for bit, box and digest; the same grid but for rounding."""
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(ours, name)("1"), getattr(theirs, name)("1"))
+    info, other = ours.info("1"), theirs.info("1")
+    assert info.box == other.box
+    assert info.ct_digest == other.ct_digest
+    assert info.liver_ml == pytest.approx(other.liver_ml, rel=1e-6)
+    require_same_grid(info.prepared_grid, other.prepared_grid)
+
+
+def require_same_grid(grid, other):
+    """The same but for the rounding of a NIfTI header, which has 32 bits a number."""
+    assert grid.shape_zyx == other.shape_zyx
+    assert grid.spacing_zyx_mm == pytest.approx(other.spacing_zyx_mm, rel=1e-6)
+    assert grid.origin_xyz_mm == pytest.approx(other.origin_xyz_mm, abs=1e-3)
+    assert grid.direction == pytest.approx(other.direction, abs=1e-5)
+
+
+class TestTurnedFiles:
+    @settings(max_examples=40)
+    @given(patient=patients(), turn=turns, crop=crops, grid=grids, ending=endings)
+    def test_both_files_turned_give_the_same_case(self, prepare, patient, turn, crop, grid, ending):
+        how = {"ending": ending, "crop": crop, "margin_mm": 3.0, **grid}
+        straight = prepare(*patient, **how)
+        require_same_case(prepare(*(turned(image, turn) for image in patient), **how), straight)
+
+    @settings(max_examples=25)
+    @given(patient=patients(), turn=turns, grid=grids)
+    def test_a_label_in_another_order_than_its_ct_gives_the_same_case(
+        self, prepare, patient, turn, grid
+    ):
+        ct, label = patient
+        straight = prepare(ct, label, crop="body", **grid)
+        other = prepare(ct, turned(label, turn), crop="body", **grid)
+        require_same_case(other, straight)
+        np.testing.assert_array_equal(other.source_mask("1"), sitk.GetArrayFromImage(label))
+
+    @settings(max_examples=15)
+    @given(patient=patients(), turn=turns)
+    def test_every_voxel_stays_where_it_was_in_the_patient(self, prepare, patient, turn):
+        ct = turned(patient[0], turn)
+        store = prepare(ct, turned(patient[1], turn), crop="body")
+        volume, grid = store.image("1"), store.info("1").prepared_grid
+        for index in itertools.product(*((0, side - 1) for side in volume.shape)):
+            # where ITK, which wrote the file, says that this point is
+            there = ct.TransformPhysicalPointToIndex(grid.point_xyz_mm(index))
+            assert ct[there] == volume[index]
+
+
+class TestTheWayBack:
+    @settings(max_examples=30)
+    @given(patient=patients(), turn=turns, crop=crops)
+    def test_a_kept_grid_brings_the_mask_back_bit_for_bit(self, prepare, patient, turn, crop):
+        label = turned(patient[1], turn)
+        store = prepare(turned(patient[0], turn), label, crop=crop)
+        np.testing.assert_array_equal(_restored(store), sitk.GetArrayFromImage(label))
+
+    @settings(max_examples=20)
+    @given(patient=patients(), turn=turns)
+    def test_a_finer_grid_brings_nearly_all_of_it_back(self, prepare, patient, turn):
+        label = turned(patient[1], turn)
+        finer = {"grid": "spacing", "spacing_zyx_mm": (2.0, 2.0, 2.0)}
+        store = prepare(turned(patient[0], turn), label, crop="body", **finer)
+        truth = sitk.GetArrayFromImage(label)
+        assert overlap(_restored(store), truth > 0).dice > 0.97
+
+    @settings(max_examples=25)
+    @given(patient=patients(), turn=turns, crop=crops, grid=grids)
+    def test_the_prepared_grid_covers_the_box_it_was_cut_from(
+        self, prepare, patient, turn, crop, grid
+    ):
+        store = prepare(*(turned(image, turn) for image in patient), crop=crop, **grid)
+        info = store.info("1")
+        box = lps_grid(info.source_grid, info.orientation).cropped(info.box)
+        require_same_grid(info.prepared_grid.resized(box.shape_zyx), box)
+
+
+def _restored(store):
+    info = store.info("1")
+    return restore_mask(
+        store.mask("1").astype(np.float32),
+        box=info.box,
+        source_grid=info.source_grid,
+        orientation=info.orientation,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("needs")
+
+
+@pytest.fixture(scope="module")
+def header(folder):
+    """The bytes of a small NIfTI file."""
+    sitk.WriteImage(sitk.Image(5, 4, 3, sitk.sitkInt16), str(folder / "small.nii"))
+    return (folder / "small.nii").read_bytes()
+
+
+class TestNeeds:
+    """What a case will need is guessed before anything is known to be sound."""
+
+    def files_of(self, path):
+        return CaseFiles("1", "1", path, path, None, path.parent)
+
+    def require_sound(self, need):
+        assert need.memory_bytes > 0
+        assert need.disk_bytes >= 0
+        assert need.seconds >= 0
+        assert math.isfinite(need.seconds)
+
+    @given(content=st.binary(max_size=400), ending=st.sampled_from(["", ".mhd", *ENDINGS]))
+    def test_no_content_makes_it_fail(self, folder, content, ending):
+        path = folder / f"any{ending}"
+        path.write_bytes(content)
+        self.require_sound(need_of(self.files_of(path), SPACED))
+
+    @given(
+        place=st.integers(40, 347),
+        content=st.binary(min_size=1, max_size=8),
+        params=st.sampled_from([KEPT, SPACED, SHAPED]),
+    )
+    # pixdim[1] NaN, infinite, negative and tiny; dim[1] negative
+    @example(place=80, content=b"\x00\x00\xc0\x7f", params=SPACED)
+    @example(place=80, content=b"\x00\x00\x80\x7f", params=SPACED)
+    @example(place=80, content=b"\x00\x00\x80\xbf", params=SPACED)
+    @example(place=80, content=b"\x01\x00\x00\x00", params=SPACED)
+    @example(place=42, content=b"\xff\xff", params=SPACED)
+    def test_no_header_makes_it_fail(self, folder, header, place, content, params):
+        path = folder / "header.nii"
+        path.write_bytes(header[:place] + content + header[place + len(content) :])
+        self.require_sound(need_of(self.files_of(path), params))
+
+    @given(spacing=st.floats(allow_nan=True), axes=st.integers(1, 3))
+    @example(spacing=1e300, axes=3)
+    def test_no_spacing_makes_it_fail(self, folder, spacing, axes):
+        path = folder / "spacing.mha"
+        sitk.WriteImage(sitk.Image(5, 4, 3, sitk.sitkInt16), str(path))
+        stated = " ".join([f"{spacing:g}"] * axes + ["1"] * (3 - axes)).encode()
+        before, after = path.read_bytes().split(b"ElementSpacing = 1 1 1")
+        path.write_bytes(before + b"ElementSpacing = " + stated + after)
+        self.require_sound(need_of(self.files_of(path), SPACED))
+
+    @pytest.mark.parametrize("name", ["nowhere.nii", "empty-folder"])
+    def test_what_is_not_there_or_a_folder_does_not_make_it_fail(self, folder, name):
+        (folder / "empty-folder").mkdir(exist_ok=True)
+        self.require_sound(need_of(self.files_of(folder / name), SPACED))
+
+    @given(
+        small=shapes_zyx,
+        more=st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),
+        params=st.sampled_from([KEPT, SPACED, SHAPED]),
+    )
+    def test_a_larger_ct_needs_no_less(self, folder, small, more, params):
+        needs = []
+        for shape in (small, np.add(small, more).tolist()):
+            path = folder / "grows.nii"
+            sitk.WriteImage(sitk.Image(*shape[::-1], sitk.sitkInt16), str(path))
+            needs.append(need_of(self.files_of(path), params))
+        assert needs[0].memory_bytes <= needs[1].memory_bytes
+        assert needs[0].disk_bytes <= needs[1].disk_bytes
+        assert needs[0].seconds <= needs[1].seconds
+
+    def test_more_bytes_a_voxel_need_more(self, folder):
+        needs = []
+        for kind in (sitk.sitkInt16, sitk.sitkFloat64):
+            path = folder / "kind.nii"
+            sitk.WriteImage(sitk.Image(50, 40, 30, kind), str(path))
+            needs.append(need_of(self.files_of(path), KEPT).memory_bytes)
+        assert needs[1] - needs[0] == 6 * 50 * 40 * 30

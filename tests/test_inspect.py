@@ -1,0 +1,472 @@
+"""A case held against all rules: what is told, what is mended, what stays out, what is liver."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+
+from cache.errors import SourceError
+from conftest import BODY, CASE_SHAPE_ZYX, CASE_SPACING_XYZ_MM, LIVER, body_hu, liver_label
+from stages.preprocess.files import CaseFiles
+from stages.preprocess.inspect import (
+    Ledger,
+    binarize,
+    ct_to_predict,
+    finding_of,
+    inspect_case,
+    values_of,
+)
+from stages.preprocess.problems import Finding
+
+# of all other values, which the CT has outside the liver, -30 to 30 HU
+ORGAN = (slice(4, 10), slice(11, 14), slice(5, 13))
+
+
+@pytest.fixture
+def inspect(rules):
+    """Inspect a case under some policies; gives what passed, and severity by rule."""
+
+    def run(files, liver_values="any", **policies):
+        ledger = Ledger(files.case_id, rules(**policies))
+        inspected = inspect_case(files, liver_values, ledger)
+        return inspected, {problem.rule: problem.severity for problem in ledger.problems}
+
+    return run
+
+
+@pytest.fixture
+def facts_of(rules):
+    """What is found about a case: fact by rule."""
+
+    def run(files, liver_values="any", **policies):
+        ledger = Ledger(files.case_id, rules(**policies))
+        inspect_case(files, liver_values, ledger)
+        return {finding.rule: finding.fact for finding in ledger.findings}
+
+    return run
+
+
+def with_nan():
+    ct = body_hu().astype(np.float32)
+    ct[0, 0, :3] = np.nan
+    return ct
+
+
+def with_padding():
+    ct = body_hu()
+    ct[:, :2] = -3024
+    return ct
+
+
+def organs():
+    """The liver as 6, an organ beside it as 1, in uint8."""
+    label = 6 * liver_label()
+    label[ORGAN] = 1
+    return label
+
+
+def named(files, names):
+    return CaseFiles(files.case_id, files.patient_id, files.ct, files.label, names, files.root)
+
+
+def rewrite_label(files, label, **how):
+    """Write the label anew, on a grid of its own."""
+    image = sitk.GetImageFromArray(label)
+    image.SetSpacing(how.get("spacing_xyz_mm", CASE_SPACING_XYZ_MM))
+    image.SetOrigin(how.get("origin_xyz_mm", (-11.0, 7.0, 23.0)))
+    if "orientation" in how:  # turns the array and its geometry alike
+        image = sitk.DICOMOrient(image, how["orientation"])
+    sitk.WriteImage(image, str(files.label))
+    return files
+
+
+class TestSound:
+    def test_nothing_is_found_about_a_sound_case(self, write_case, inspect):
+        inspected, severities = inspect(write_case())
+        assert severities == {}
+        np.testing.assert_array_equal(inspected.hu, body_hu())
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_the_mask_is_bytes_and_the_ct_int16(self, write_case, inspect):
+        inspected, _ = inspect(write_case(label=liver_label().astype(np.float32) * 3))
+        assert (inspected.hu.dtype, inspected.mask.dtype) == (np.int16, np.uint8)
+        assert inspected.mask.max() == 1
+
+    def test_the_volume_of_the_liver_is_that_of_its_voxels(self, write_case, inspect):
+        inspected, _ = inspect(write_case())
+        # 6·7·8 voxels less 3, of 9·10·11 mm
+        assert inspected.liver_ml == pytest.approx(333 * 0.99)
+
+    def test_both_are_turned_to_lps(self, write_case, inspect):
+        flipped = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+        inspected, severities = inspect(write_case(direction=flipped))
+        assert severities == {}
+        np.testing.assert_array_equal(inspected.hu, body_hu()[:, ::-1, ::-1])
+        np.testing.assert_array_equal(inspected.mask, liver_label()[:, ::-1, ::-1])
+
+
+class TestPolicies:
+    def test_nan_becomes_air_where_it_is_fixed(self, write_case, inspect):
+        inspected, severities = inspect(write_case(ct=with_nan()), finite="fix")
+        assert severities == {"finite": "fixed"}
+        np.testing.assert_array_equal(inspected.hu[0, 0, :3], -1000)
+
+    @pytest.mark.parametrize(("policy", "severity"), [("skip", "skipped"), ("error", "error")])
+    def test_nan_keeps_a_case_out_otherwise(self, write_case, inspect, policy, severity):
+        inspected, severities = inspect(write_case(ct=with_nan()), finite=policy)
+        assert inspected is None
+        assert severities == {"finite": severity}
+
+    def test_infinite_voxels_cannot_be_fixed(self, write_case, inspect):
+        ct = with_nan()
+        ct[0, 0, 5] = np.inf
+        inspected, severities = inspect(write_case(ct=ct), finite="fix")
+        assert inspected is None
+        assert severities == {"finite": "skipped"}
+
+    def test_padding_becomes_air_where_it_is_fixed(self, write_case, inspect):
+        inspected, severities = inspect(write_case(ct=with_padding()), padding="fix")
+        assert severities == {"padding": "fixed"}
+        np.testing.assert_array_equal(inspected.hu[:, :2], -1000)
+        np.testing.assert_array_equal(inspected.hu[:, 2:], body_hu()[:, 2:])
+
+    def test_padding_stays_where_it_is_only_warned_of(self, write_case, inspect):
+        inspected, severities = inspect(write_case(ct=with_padding()), padding="warn")
+        assert severities == {"padding": "warning"}
+        np.testing.assert_array_equal(inspected.hu, with_padding())
+
+    @pytest.mark.parametrize(("policy", "severity"), [("skip", "skipped"), ("error", "error")])
+    def test_padding_keeps_a_case_out_where_it_should(self, write_case, inspect, policy, severity):
+        inspected, severities = inspect(write_case(ct=with_padding()), padding=policy)
+        assert (inspected, severities) == (None, {"padding": severity})
+
+    def test_fractions_in_a_label_are_rounded_where_they_are_fixed(self, write_case, inspect):
+        fractions = liver_label().astype(np.float32)
+        fractions[LIVER] = np.where(fractions[LIVER] > 0, 0.75, 0.25)
+        inspected, severities = inspect(write_case(label=fractions), label_integers="fix")
+        assert severities == {"label_integers": "fixed"}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_fractions_in_a_label_keep_a_case_out_otherwise(self, write_case, inspect):
+        files = write_case(label=liver_label() * np.float32(0.75))
+        assert inspect(files, label_integers="skip") == (None, {"label_integers": "skipped"})
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_a_label_that_holds_no_numbers_is_left_out(self, write_case, inspect, bad):
+        label = liver_label().astype(np.float32)
+        label[0, 0, 0] = bad
+        assert inspect(write_case(label=label)) == (None, {"label_integers": "skipped"})
+
+    @pytest.mark.parametrize("policy", ["warn", "skip", "error"])
+    def test_a_doubt_lets_pass_only_where_it_warns(self, write_case, inspect, policy):
+        small = np.zeros(CASE_SHAPE_ZYX, np.uint8)
+        small[5, 5, 6:10] = 1  # 4 ml
+        inspected, severities = inspect(write_case(label=small), liver_volume=policy)
+        assert list(severities) == ["liver_volume"]
+        assert (inspected is not None) == (policy == "warn")
+
+    def test_a_wrong_ending_is_told_and_the_case_prepared(self, write_case, inspect):
+        files = write_case(ct_name="{id}/{id}.nii", format=".nii.gz")
+        inspected, severities = inspect(files)
+        assert severities == {"extension": "fixed"}
+        assert inspected is not None
+
+    def test_a_wrong_ending_keeps_a_case_out_where_it_should(self, write_case, inspect):
+        files = write_case(ct_name="{id}/{id}.nii", format=".nii.gz")
+        assert inspect(files, extension="skip") == (None, {"extension": "skipped"})
+
+    def test_the_faults_of_both_files_are_told_in_one_pass(self, write_case, inspect):
+        files = write_case(ct=with_nan(), label=np.zeros(CASE_SHAPE_ZYX, np.uint8))
+        inspected, severities = inspect(files)
+        assert inspected is None
+        assert severities == {"finite": "skipped", "liver_empty": "skipped"}
+
+    def test_a_label_is_looked_at_though_its_ct_cannot_be_read(self, write_case, inspect):
+        files = write_case(label=np.zeros(CASE_SHAPE_ZYX, np.uint8))
+        files.ct.write_bytes(files.ct.read_bytes()[:-200])
+        inspected, severities = inspect(files)
+        assert inspected is None
+        assert severities == {"truncated": "skipped", "liver_empty": "skipped"}
+
+    def test_a_ct_is_looked_at_though_its_label_cannot_be_read(self, write_case, inspect):
+        files = write_case(ct=with_padding())
+        files.label.write_bytes(b"hello")
+        inspected, severities = inspect(files)
+        assert inspected is None
+        assert severities == {"readable": "skipped", "padding": "fixed"}
+
+    def test_a_fault_met_while_reading_is_the_finding_of_its_rule(self, tmp_path):
+        error = SourceError(tmp_path, "fact", "fix", rule="checksum")
+        assert finding_of(error) == Finding("checksum", tmp_path, "fact", "fix")
+
+    def test_a_ledger_goes_on_after_a_step_that_fails(self, rules, tmp_path):
+        def step():
+            raise SourceError(tmp_path, "fact", "fix", rule="checksum")
+
+        ledger = Ledger("1", rules(checksum="error"))
+        assert ledger.attempt(step) is None
+        assert ledger.attempt(lambda: 7) == 7
+        assert [problem.severity for problem in ledger.problems] == ["error"]
+        assert ledger.is_out
+
+
+class TestGrids:
+    @pytest.mark.parametrize("orientation", ["LPS", "RAI", "PSR", "SLA"])
+    def test_a_label_of_half_the_spacing_is_brought_onto_the_cts_grid(
+        self, write_case, inspect, orientation
+    ):
+        fine = liver_label()
+        for axis in range(3):
+            fine = np.repeat(fine, 2, axis)
+        half = np.divide(CASE_SPACING_XYZ_MM, 2)
+        first = np.subtract((-11.0, 7.0, 23.0), half / 2)  # the outer corners stay
+        files = rewrite_label(
+            write_case(),
+            fine,
+            spacing_xyz_mm=half.tolist(),
+            origin_xyz_mm=first.tolist(),
+            orientation=orientation,
+        )
+        inspected, severities = inspect(files)
+        assert severities == {"label_grid": "fixed"}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    @pytest.mark.parametrize("orientation", ["RPS", "PSL", "IAR"])
+    def test_a_label_with_its_axes_in_another_order_is_brought_onto_the_cts_grid(
+        self, write_case, inspect, orientation
+    ):
+        files = rewrite_label(write_case(), liver_label(), orientation=orientation)
+        inspected, severities = inspect(files)
+        assert severities == {"label_grid": "fixed"}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_a_label_is_brought_onto_the_grid_of_a_turned_ct(self, write_case, inspect):
+        ras = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+        files = write_case(direction=ras)
+        label = sitk.DICOMOrient(sitk.ReadImage(str(files.label)), "SPL")
+        sitk.WriteImage(label, str(files.label))
+        inspected, severities = inspect(files)
+        assert severities == {"label_grid": "fixed"}
+        np.testing.assert_array_equal(inspected.mask, liver_label()[:, ::-1, ::-1])
+
+    def test_another_grid_keeps_a_case_out_where_it_should(self, write_case, inspect):
+        files = rewrite_label(write_case(), liver_label(), orientation="RPS")
+        assert inspect(files, label_grid="skip") == (None, {"label_grid": "skipped"})
+
+    def test_a_label_partly_outside_the_ct_is_told_with_its_share(self, write_case, facts_of):
+        # two of the fourteen slices' worth higher: z 4 to 9 becomes 10 to 15, two of six outside
+        label = np.zeros(CASE_SHAPE_ZYX, np.uint8)
+        label[LIVER] = 1
+        files = rewrite_label(write_case(), label, origin_xyz_mm=(-11.0, 7.0, 23.0 + 6 * 11.0))
+        fact = facts_of(files)["label_outside"]
+        # 6·7·8 voxels of 0.99 ml, of which a third is lost
+        assert fact == "33% of its liver (110.9 ml) lie outside the CT"
+
+    def test_a_label_partly_outside_is_prepared_where_that_only_warns(self, write_case, inspect):
+        label = np.zeros(CASE_SHAPE_ZYX, np.uint8)
+        label[LIVER] = 1
+        files = rewrite_label(write_case(), label, origin_xyz_mm=(-11.0, 7.0, 23.0 + 6 * 11.0))
+        inspected, severities = inspect(files)
+        assert severities["label_outside"] == "warning"
+        assert inspected.mask.sum() == 4 * 7 * 8
+        assert inspect(files, label_outside="skip")[0] is None
+
+    def test_a_liver_wholly_outside_the_ct_breaks_overlap(self, write_case, inspect):
+        files = rewrite_label(write_case(), liver_label(), origin_xyz_mm=(-11.0, 7.0, 23.0 + 121))
+        inspected, severities = inspect(files)
+        assert inspected is None
+        assert severities == {"label_grid": "fixed", "overlap": "skipped"}
+
+    def test_grids_that_share_no_space_break_overlap_alone(self, write_case, inspect):
+        files = rewrite_label(write_case(), liver_label(), origin_xyz_mm=(-11.0, 7.0, 2000.0))
+        assert inspect(files) == (None, {"overlap": "skipped"})
+
+
+class TestLiver:
+    def test_any_value_above_zero_is_liver(self, write_case, inspect):
+        label = liver_label()
+        label[5] *= 2
+        inspected, _ = inspect(write_case(label=label))
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_a_number_alone_is_liver(self, write_case, inspect):
+        inspected, severities = inspect(write_case(label=organs()), [6])
+        assert severities == {}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_several_numbers_are_liver_together(self, write_case, inspect):
+        label = liver_label() * 6
+        label[5] = np.where(label[5], 7, 0)
+        inspected, _ = inspect(write_case(label=label), [6, 7])
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_a_name_of_the_data_set_is_its_values(self, write_case, inspect):
+        names = {"background": (0,), "spleen": (1,), "liver": (6,)}
+        inspected, severities = inspect(named(write_case(label=organs()), names), ["liver"])
+        assert severities == {}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_a_name_may_stand_for_several_values(self, write_case, inspect):
+        label = liver_label()
+        label[5] *= 2
+        files = named(write_case(label=label), {"liver": (1, 2)})
+        np.testing.assert_array_equal(inspect(files, ["liver"])[0].mask, liver_label())
+
+    def test_a_name_without_values_is_every_value_above_zero(self, write_case, inspect):
+        label = liver_label() * 63
+        label[5] *= 3
+        files = named(write_case(label=label), {"liver": ()})
+        np.testing.assert_array_equal(inspect(files, ["liver"])[0].mask, liver_label())
+
+    @pytest.mark.parametrize("names", [None, {"spleen": (1,)}])
+    def test_a_name_that_is_not_there_keeps_the_case_out(self, write_case, inspect, names):
+        files = named(write_case(label=organs()), names)
+        assert inspect(files, ["liver"]) == (None, {"label_names": "skipped"})
+
+    def test_many_organs_taken_for_liver_are_told(self, write_case, facts_of):
+        label = organs()
+        label[0, 0, :3] = [2, 3, 4]
+        files = write_case(label=label)
+        fact = facts_of(files)["label_values"]
+        assert fact == "has 5 values above 0 (1, 2, 3, 4, 6), all taken for liver"
+        assert "label_values" not in facts_of(files, [6])
+
+    def test_no_liver_among_the_values_wanted_is_told_with_those_there(self, write_case, facts_of):
+        fact = facts_of(write_case(label=organs()), [9])["liver_empty"]
+        assert fact == "has no liver: no value among 9 (its values: 0, 1, 6)"
+
+    def test_a_label_over_another_organ_is_told_by_its_density(self, write_case, facts_of):
+        lung = body_hu()
+        lung[LIVER] = -850
+        facts = facts_of(write_case(ct=lung))
+        assert facts == {
+            "liver_hu": "half of its voxels are below -850 HU; -30 to 300 HU are plausible"
+        }
+
+    @pytest.fixture
+    def segmentation(self, write_case, tmp_path):
+        """A case whose label is a segmentation in two layers, liver and tumour apart."""
+        files = write_case()
+        layers = np.zeros((*CASE_SHAPE_ZYX, 2), np.uint8)
+        layers[..., 0] = liver_label()
+        layers[..., 0][ORGAN] = 2
+        layers[6, 6:8, 12:14, 1] = 1  # reaches one voxel beyond the liver
+        image = sitk.GetImageFromArray(layers, isVector=True)
+        image.SetSpacing(CASE_SPACING_XYZ_MM)
+        image.SetOrigin((-11.0, 7.0, 23.0))
+        segments = [("liver", "1", "0"), ("spleen", "2", "0"), ("tumour", "1", "1")]
+        for number, fields in enumerate(segments):
+            for key, value in zip(("Name", "LabelValue", "Layer"), fields, strict=True):
+                image.SetMetaData(f"Segment{number}_{key}", value)
+        path = tmp_path / "case.seg.nrrd"
+        sitk.WriteImage(image, str(path))
+        return CaseFiles("1", "1", files.ct, path, None, files.root)
+
+    def test_a_structure_in_layers_is_chosen_by_its_name(self, segmentation, inspect):
+        inspected, severities = inspect(segmentation, ["liver"])
+        assert severities == {}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_structures_in_several_layers_are_joined(self, segmentation, inspect):
+        expected = liver_label()
+        expected[6, 6:8, 12:14] = 1
+        inspected, _ = inspect(segmentation, ["liver", "tumour"])
+        np.testing.assert_array_equal(inspected.mask, expected)
+
+    def test_any_takes_all_structures_of_all_layers(self, segmentation, inspect):
+        expected = liver_label()
+        expected[6, 6:8, 12:14] = 1
+        expected[ORGAN] = 1
+        inspected, _ = inspect(segmentation, "any")
+        np.testing.assert_array_equal(inspected.mask, expected)
+
+    def test_a_number_is_looked_for_in_every_layer(self, segmentation, inspect):
+        expected = np.zeros(CASE_SHAPE_ZYX, np.uint8)
+        expected[ORGAN] = 1
+        inspected, _ = inspect(segmentation, [2])
+        np.testing.assert_array_equal(inspected.mask, expected)
+
+    def test_the_files_own_names_come_before_the_data_sets(self, segmentation, inspect):
+        files = named(segmentation, {"liver": (2,)})
+        np.testing.assert_array_equal(inspect(files, ["liver"])[0].mask, liver_label())
+
+
+class TestBinarizing:
+    LABEL_MAP = np.array([0, 1, 2, 5, 255, -1])
+
+    def test_none_takes_all_values_above_zero(self):
+        np.testing.assert_array_equal(binarize(self.LABEL_MAP, None), [0, 1, 1, 1, 1, 0])
+
+    def test_a_list_takes_the_listed_values_alone(self):
+        np.testing.assert_array_equal(binarize(self.LABEL_MAP, [2, 255]), [0, 0, 1, 0, 1, 0])
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.float32, np.float64])
+    @pytest.mark.parametrize("values", [[2], [2, 7]])
+    def test_the_mask_is_uint8_whatever_the_labels_type(self, dtype, values):
+        mask = binarize(np.array([0, 1, 2], dtype), values)
+        np.testing.assert_array_equal(mask, [0, 0, 1])
+        assert mask.dtype == np.uint8
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("values", "dtype"),
+        [
+            ([0], np.uint8),
+            ([0, 1], np.uint8),
+            ([0, 1, 63, 255], np.uint8),
+            ([-7, -1, 0, 2], np.int16),
+            ([-128, 127], np.int8),
+            ([-32768, 0, 32767], np.int16),
+            ([0, 4096], np.uint16),
+            ([0, 4097], np.uint16),
+            ([5, 2**31, 2**32 - 1], np.uint32),
+            ([2**63, 2**63 + 2, 2**63 + 5], np.uint64),
+            ([-3, 0, 1, 2], np.float32),
+            ([0, 70_000], np.float64),
+        ],
+    )
+    def test_all_values_that_occur_are_found_ascending(self, values, dtype):
+        label_map = np.resize(np.array(values[::-1], dtype), (4, 5, 6))
+        assert values_of(label_map) == values
+
+    def test_values_of_layers_are_found_together(self):
+        layers = np.zeros((3, 4, 5, 2), np.uint8)
+        layers[1, 2, 3, 1], layers[2, 2, 3, 0] = 9, 4
+        assert values_of(layers) == [0, 4, 9]
+
+
+class TestPredicting:
+    def test_a_sound_ct_is_taken_as_it_is(self, write_case):
+        source, hu, doubts = ct_to_predict(write_case().ct)
+        np.testing.assert_array_equal(hu, body_hu())
+        assert source.orientation == "LPS"
+        assert doubts == []
+
+    def test_padding_and_nan_become_air(self, write_case):
+        ct = with_padding().astype(np.float32)
+        ct[0, 5, :3] = np.nan
+        _, hu, _ = ct_to_predict(write_case(ct=ct).ct)
+        np.testing.assert_array_equal(hu[:, :2], -1000)
+        np.testing.assert_array_equal(hu[0, 5, :3], -1000)
+
+    def test_a_ct_with_infinite_voxels_is_refused(self, write_case):
+        ct = with_nan()
+        ct[0, 0, 5] = np.inf
+        with pytest.raises(SourceError) as caught:
+            ct_to_predict(write_case(ct=ct).ct)
+        assert caught.value.rule == "finite"
+
+    def test_values_that_are_hardly_hounsfield_units_are_doubted(self, write_case):
+        stored = np.zeros(CASE_SHAPE_ZYX, np.int16)
+        stored[BODY] = 1064
+        _, _, doubts = ct_to_predict(write_case(ct=stored).ct)
+        assert [doubt.rule for doubt in doubts] == ["hu_range"]
+
+    def test_an_odd_header_is_doubted(self, write_case):
+        _, _, doubts = ct_to_predict(write_case(spacing_xyz_mm=(9.0, 10.0, 21.0)).ct)
+        assert [doubt.rule for doubt in doubts] == ["spacing_plausible"]
+
+    def test_a_file_that_cannot_be_read_is_refused(self, tmp_path):
+        (tmp_path / "ct.nii.gz").write_bytes(b"hello")
+        with pytest.raises(SourceError, match="cannot be read"):
+            ct_to_predict(tmp_path / "ct.nii.gz")

@@ -1,0 +1,371 @@
+"""Worker processes: what they do at the same time, and what becomes of tasks that kill them."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cache.errors import SourceError
+from stages.preprocess.workers import OVERTAKINGS, Killed, Queue, Task, WorkFailed, run_tasks
+
+REPO = Path(__file__).parent.parent
+ENOUGH = 1000
+LONG_S = 60.0  # longer than any test
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only one way to end a process
+KILLED = 15 if sys.platform == "win32" else -9
+POSIX_ONLY = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
+
+
+def task(name, job=None, need_bytes=1):
+    return Task(name, name if job is None else job, need_bytes)
+
+
+def until(condition, limit_s=20.0):
+    """Wait for a condition; gives its value, and fails if it does not come true."""
+    end = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+# what the workers do: they import these functions by their names
+
+
+def twice(number):
+    return 2 * number
+
+
+def process_id(_):
+    return os.getpid()
+
+
+def timed(job):
+    """Take a while; the folder then has a file with the beginning and the end, ns."""
+    folder, name = job
+    began = time.monotonic_ns()
+    time.sleep(0.05)
+    (folder / name).write_text(f"{began} {time.monotonic_ns()}")
+    return name
+
+
+def meet(job):
+    """Leave a file, and wait for those of others."""
+    folder, name, others = job
+    (folder / name).write_text(str(os.getpid()))
+    until(lambda: all((folder / other).exists() for other in others))
+    return name
+
+
+def die(job):
+    """Kill this process the first time, or always; the folder has a file from each try."""
+    folder, name, deaths = job
+    tries = len(list(folder.glob(f"{name}-*")))
+    (folder / f"{name}-{tries}").write_text(str(time.monotonic_ns()))
+    if tries < deaths:
+        os.kill(os.getpid(), KILL)
+    (folder / f"{name}-end").write_text(str(time.monotonic_ns()))
+    return name
+
+
+class TwoArguments(Exception):  # noqa: N818
+    """It does not survive pickling, which calls it with one argument."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def fail(kind):
+    if kind == "data":
+        raise SourceError("a.nii.gz", "has no voxels", "export it again", rule="finite")
+    if kind == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device", "cases")
+    if kind == "bug":
+        raise ZeroDivisionError("by nothing")
+    if kind == "odd":
+        raise TwoArguments("one", "two")
+    if kind == "answer":
+        return lambda: "no pickle of this"
+    time.sleep(LONG_S)
+    return None
+
+
+def hold(folder):
+    """Say which process this is, and do not end."""
+    (folder / str(os.getpid())).touch()
+    time.sleep(LONG_S)
+
+
+def hold_two(folder):
+    """What a command does whose workers do not end."""
+    tasks = [task(name, Path(folder)) for name in "ab"]
+    list(run_tasks(hold, tasks, workers=2, budget_bytes=ENOUGH))
+
+
+# a module that takes a while to import, of which its importers tell
+SLOW_IMPORT = """
+import os, pathlib, time
+from stages.preprocess.workers import Task, run_tasks
+
+sign = pathlib.Path(__file__).with_name(str(os.getpid()))
+sign.with_suffix(".importing").touch()
+time.sleep(0.5)
+
+def work(_):
+    sign.with_suffix(".working").touch()
+    time.sleep(60)
+
+def main():
+    list(run_tasks(work, [Task(name, 0, 1) for name in "ab"], workers=2, budget_bytes=9))
+"""
+
+
+def overlap(folder, one, other):
+    """Whether two ``timed`` tasks were done at the same time for a while."""
+    spans = [[int(ns) for ns in (folder / name).read_text().split()] for name in (one, other)]
+    return max(begin for begin, _ in spans) < min(end for _, end in spans)
+
+
+def pairs_at_once(folder, names):
+    return {a + b for a in names for b in names if a < b and overlap(folder, a, b)}
+
+
+def my_workers():
+    """Child processes that are workers; not multiprocessing's own helper."""
+    children = psutil.Process().children()
+    return [child for child in children if any("spawn_main" in arg for arg in child.cmdline())]
+
+
+def is_gone(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # nobody may collect orphans
+    except psutil.NoSuchProcess:
+        return True
+
+
+def held_by(folder):
+    """The processes of two tasks that ``hold``, once both are being done."""
+    return until(lambda: len(found := [int(path.name) for path in folder.iterdir()]) == 2 and found)
+
+
+@pytest.fixture
+def command():
+    """Start a call, of this module's ``hold_two(folder)``, in a process group of its own."""
+    started = []
+
+    def start(folder, call="test_workers.hold_two(sys.argv[1])", imports="test_workers"):
+        path = os.pathsep.join([str(REPO), str(REPO / "tests"), str(folder)])
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"import sys, {imports}; {call}", str(folder)],
+            env={**os.environ, "PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+class TestResults:
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_every_task_has_its_result_once(self, workers):
+        tasks = [task(str(number), number) for number in range(7)]
+        results = run_tasks(twice, tasks, workers=workers, budget_bytes=ENOUGH)
+        assert sorted(results) == [0, 2, 4, 6, 8, 10, 12]
+
+    def test_no_tasks_have_no_results(self):
+        assert list(run_tasks(twice, [], workers=2, budget_bytes=ENOUGH)) == []
+
+    @pytest.mark.parametrize(("workers", "count"), [(1, 2), (8, 1)])
+    def test_one_worker_or_one_task_needs_no_other_process(self, workers, count):
+        tasks = [task(str(number)) for number in range(count)]
+        results = list(run_tasks(process_id, tasks, workers=workers, budget_bytes=ENOUGH))
+        assert results == [os.getpid()] * count
+
+    def test_a_result_comes_while_others_are_being_done(self, tmp_path):
+        tasks = [task("a", (tmp_path, "a", ["c"])), task("b", (tmp_path, "b", []))]
+        results = run_tasks(meet, tasks, workers=2, budget_bytes=ENOUGH)
+        assert next(results) == "b"
+        (tmp_path / "c").touch()
+        assert list(results) == ["a"]
+
+
+class TestAdmission:
+    def test_tasks_that_fit_are_done_at_once_in_processes_of_their_own(self, tmp_path):
+        tasks = [task("a", (tmp_path, "a", "b"), 50), task("b", (tmp_path, "b", "a"), 50)]
+        assert sorted(run_tasks(meet, tasks, workers=2, budget_bytes=100)) == ["a", "b"]
+        processes = {(tmp_path / name).read_text() for name in "ab"}
+        assert len(processes | {str(os.getpid())}) == 3
+
+    def test_tasks_that_do_not_fit_together_are_not_done_together(self, tmp_path):
+        tasks = [task(name, (tmp_path, name), 51) for name in "abcd"]
+        assert sorted(run_tasks(timed, tasks, workers=2, budget_bytes=100)) == list("abcd")
+        assert pairs_at_once(tmp_path, "abcd") == set()
+
+    def test_a_task_larger_than_the_budget_is_done_alone(self, tmp_path):
+        tasks = [task(name, (tmp_path, name), 1000 if name == "b" else 0) for name in "abcd"]
+        assert sorted(run_tasks(timed, tasks, workers=3, budget_bytes=100)) == list("abcd")
+        assert [pair for pair in pairs_at_once(tmp_path, "abcd") if "b" in pair] == []
+
+    def test_a_small_task_overtakes_one_that_does_not_fit(self, tmp_path):
+        tasks = [
+            task("a", (tmp_path, "a", ["c"]), 60),
+            task("b", (tmp_path, "b", []), 60),
+            task("c", (tmp_path, "c", []), 30),
+        ]
+        results = list(run_tasks(meet, tasks, workers=2, budget_bytes=100))
+        assert sorted(results) == ["a", "b", "c"]
+        assert results[-1] == "b"
+
+    def test_a_task_is_overtaken_so_many_times_and_no_more(self):
+        small = [task(str(number), need_bytes=10) for number in range(1000)]
+        large = [task(name, need_bytes=60) for name in ("large", "larger")]
+        queue = Queue([*large, *small], budget_bytes=100)
+        taken = []
+        while (one := queue.take([50])) is not None:
+            taken.append(one.name)
+        assert taken == [str(number) for number in range(OVERTAKINGS)]
+        assert queue.take([40]).name == "large"
+        assert queue.take([50]).name == str(OVERTAKINGS)
+
+
+class TestKilledWorkers:
+    def test_a_task_whose_process_is_killed_is_named_and_tried_again(self, tmp_path, caplog):
+        tasks = [task(name, (tmp_path, name, int(name == "b"))) for name in "abcde"]
+        results = list(run_tasks(die, tasks, workers=2, budget_bytes=ENOUGH))
+        assert sorted(results) == list("abcde")
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert caplog.messages[0].startswith(f"b: its process was killed ({KILLED}); it is tried")
+
+    def test_the_others_are_done_once_and_before_the_second_try(self, tmp_path):
+        tasks = [task(name, (tmp_path, name, int(name == "a"))) for name in "abcde"]
+        assert list(run_tasks(die, tasks, workers=2, budget_bytes=ENOUGH))[-1] == "a"
+        ends = [int((tmp_path / f"{name}-end").read_text()) for name in "bcde"]
+        assert int((tmp_path / "a-1").read_text()) > max(ends)
+        assert [name for name in "bcde" if (tmp_path / f"{name}-1").exists()] == []
+
+    def test_a_task_that_kills_twice_is_given_up_and_named(self, tmp_path):
+        tasks = [task(name, (tmp_path, name, 9 if name in "bd" else 0)) for name in "abcde"]
+        results = list(run_tasks(die, tasks, workers=2, budget_bytes=ENOUGH))
+        assert sorted(results[:3]) == ["a", "c", "e"]
+        assert sorted(results[3:], key=lambda one: one.task.name) == [
+            Killed(tasks[1], KILLED, retried_alone=True),
+            Killed(tasks[3], KILLED, retried_alone=True),
+        ]
+        assert sorted(path.name for path in tmp_path.glob("[bd]-*")) == ["b-0", "b-1", "d-0", "d-1"]
+
+
+class TestExceptions:
+    def do(self, kind):
+        tasks = [task("other", "wait"), task("failing", kind)]
+        return list(run_tasks(fail, tasks, workers=2, budget_bytes=ENOUGH))
+
+    def test_a_fault_of_the_data_arrives_as_it_is(self):
+        with pytest.raises(SourceError) as caught:
+            self.do("data")
+        error = caught.value
+        assert (error.where, error.rule) == ("a.nii.gz", "finite")
+
+    def test_a_fault_of_the_disk_arrives_as_it_is(self):
+        with pytest.raises(OSError, match="No space left") as caught:
+            self.do("disk")
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "cases")
+
+    def test_a_bug_arrives_with_the_task_and_the_workers_traceback(self):
+        with pytest.raises(WorkFailed, match=r"^failing: ") as caught:
+            self.do("bug")
+        assert 'raise ZeroDivisionError("by nothing")' in str(caught.value)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+    def test_an_exception_that_does_not_pickle_arrives_as_text(self):
+        with pytest.raises(WorkFailed, match="TwoArguments: one and two") as caught:
+            self.do("odd")
+        assert caught.value.__cause__ is None
+
+    def test_a_result_that_does_not_pickle_is_a_bug(self):
+        with pytest.raises(WorkFailed, match="pickle"):
+            self.do("answer")
+
+    def test_an_exception_leaves_no_worker_behind(self):
+        with pytest.raises(SourceError):
+            self.do("data")
+        assert my_workers() == []
+
+
+class TestEnd:
+    def test_closing_leaves_no_worker_behind(self, tmp_path):
+        tasks = [task("a", (tmp_path, "a", ["never"])), task("b", (tmp_path, "b", []))]
+        results = run_tasks(meet, tasks, workers=2, budget_bytes=ENOUGH)
+        next(results)
+        assert len(my_workers()) == 2
+        results.close()
+        assert my_workers() == []
+
+    @POSIX_ONLY
+    def test_a_worker_that_does_not_listen_is_killed(self, tmp_path):
+        tasks = [task("a", (tmp_path, "a", ["never"])), task("b", (tmp_path, "b", ["a"]))]
+        results = run_tasks(meet, tasks, workers=2, budget_bytes=ENOUGH)
+        next(results)
+        process = psutil.Process(until(lambda: int((tmp_path / "a").read_text() or 0)))
+        process.suspend()
+        until(lambda: process.status() == psutil.STATUS_STOPPED)
+        results.close()
+        assert my_workers() == []
+
+    def test_an_exception_in_the_consumer_leaves_no_worker_behind(self, tmp_path):
+        tasks = [task("a", (tmp_path, "a", ["never"])), task("b", (tmp_path, "b", []))]
+        results = (1 // 0 for _ in run_tasks(meet, tasks, workers=2, budget_bytes=ENOUGH))
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+        assert my_workers() == []
+
+    def test_workers_end_when_their_parent_is_killed(self, tmp_path, command):
+        process = command(tmp_path)
+        workers = held_by(tmp_path)
+        process.kill()
+        until(lambda: all(map(is_gone, workers)))
+
+    @POSIX_ONLY
+    def test_ctrl_c_ends_all_and_only_the_parent_speaks(self, tmp_path, command):
+        process = command(tmp_path)
+        workers = held_by(tmp_path)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=20)[1]
+        assert said.count("Traceback") == 1
+        assert said.endswith("KeyboardInterrupt\n")
+        assert [pid for pid in workers if not is_gone(pid)] == []
+
+    @POSIX_ONLY
+    def test_ctrl_c_does_not_reach_workers_that_still_import(self, tmp_path, command):
+        (tmp_path / "slow.py").write_text(SLOW_IMPORT)
+        process = command(tmp_path, "slow.main()", imports="slow")
+        until(lambda: len(list(tmp_path.glob("*.importing"))) == 3)
+        for worker in {int(path.stem) for path in tmp_path.glob("*.importing")} - {process.pid}:
+            os.kill(worker, signal.SIGINT)
+        until(lambda: len(list(tmp_path.glob("*.working"))) == 2)
+
+    def test_a_script_that_starts_itself_again_in_its_workers_is_told(self, tmp_path):
+        script = tmp_path / "unguarded.py"
+        script.write_text(
+            "import math\n"
+            "from stages.preprocess.workers import Task, run_tasks\n"
+            "tasks = [Task(name, 4, 1) for name in 'ab']\n"
+            "list(run_tasks(math.sqrt, tasks, workers=2, budget_bytes=9))\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(REPO)}
+        ended = subprocess.run(
+            [sys.executable, str(script)], env=environment, capture_output=True, text=True
+        )
+        assert ended.returncode == 1
+        assert "RuntimeError: a worker process could not start" in ended.stderr
