@@ -111,7 +111,7 @@ class CaseStore:
             raise StoreError(
                 self._path(case_id),
                 f"case {case_id} is damaged: its {name} cannot be read ({error})",
-                "delete it and run python -m pipeline.preprocess again",
+                "run python -m pipeline.verify --deep --repair",
             ) from error
 
     def _arrays(self, case_id: str) -> Arrays:

@@ -1,4 +1,4 @@
-"""Zarr v3: a folder per case, each array in one shard file, every chunk with a crc32c.
+"""Zarr v3: a folder per case, each array in few shard files, every chunk with a crc32c.
 
 Written and read by TensorStore; plain zarr-python reads it as well.
 docs/decisions/0009-writing-zarr.md has the measurement.

@@ -23,11 +23,11 @@ FIX = "correct it in {path}; presets/ has complete examples"
 class DataParams(BaseModel, frozen=True, extra="forbid"):
     """The ``data:`` section: where the scans are and which of them count."""
 
-    src: str  # folder with image/ and label/
+    src: str  # the scans: a folder, or a CSV or JSON list of them
     phantoms: list[str]  # folders below data/ that the phantom stage fills; empty for real data
     layout: LayoutName
     exclude: list[str]  # case ids
-    patient_id: str | None  # regular expression; its first group in a case's id is the patient
+    patient_id: str | None  # regular expression; its first group, or all it matches, is the patient
     split_file: str | None  # a split to use instead of one drawn from the seed
 
     @field_validator("patient_id")

@@ -21,7 +21,8 @@ COLUMNS = ("case", "severity", "rule", "what")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes; else one per processor, fewer where the memory is short.",
+    help="Processes, fewer at a time where the memory is short; else one per processor, at least "
+    "two. With 1, all is done in this process.",
 )
 @click.option("--scheduler", help="Address of a Dask scheduler, to use its workers instead.")
 @click.option("--check-only", is_flag=True, help="Hold all files against the rules; store nothing.")
@@ -48,7 +49,8 @@ def main(
         out,
         params.preprocess,
         params.rules,
-        workers=workers or processors(),
+        # a case that is killed for memory must not take the command with it
+        workers=workers or max(2, processors()),
         scheduler=scheduler,
         prune=prune,
         check_only=check_only,

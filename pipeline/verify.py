@@ -80,7 +80,7 @@ def _repair(cases: Path, damages: list[Damage], sources: Sources, params: Params
     entries = {} if before is None else before.cases
     for case_id in damaged:
         remove(cases / entries[case_id].file)
-    run(sources, cases, preprocess, params.rules, workers=processors())
+    run(sources, cases, preprocess, params.rules, workers=max(2, processors()))
     made = read_manifest(cases)
     # whole cases that are not in this data set, or not any more, are none of the repair's business
     whole = {case_id: entry for case_id, entry in entries.items() if case_id not in damaged}

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 LARGEST_KEPT = 1 << 30  # bytes; a larger array is rare, and not worth keeping
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -69,6 +69,7 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
         mallopt(M_TRIM_THRESHOLD, LARGEST_KEPT)
+        mallopt(M_ARENA_MAX, 1)  # else each thread of a library would keep its own
 
 
 def _allowed_processors() -> int:

@@ -16,8 +16,8 @@ import pytest
 
 from cache.errors import ParamsError, SourceError
 from pipeline.preprocess import main as preprocess
-from stages.preprocess.cluster import run_on_cluster
-from stages.preprocess.workers import Killed, Task
+from stages.preprocess.workers.cluster import run_on_cluster
+from stages.preprocess.workers.tasks import Killed, Task
 
 pytest.importorskip("distributed", reason='needs pip install "liver3d[cluster]"')
 

@@ -19,8 +19,8 @@ from pydicom.uid import (
 
 from cache.errors import SourceError
 from cache.grid import Grid
-from stages.preprocess.png import png_files
-from stages.preprocess.read import as_hu, read_ct, read_label
+from stages.preprocess.reading.png import png_files
+from stages.preprocess.reading.read import as_hu, read_ct, read_label
 
 ROOT_UID = "1.2.826.0.1.3680043.10.1234"
 SERIES_UID = f"{ROOT_UID}.77"

@@ -12,8 +12,8 @@ from pipeline.preprocess import main as preprocess
 from stages.preprocess.layouts.detect import AUTO, NAMES
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.problems import SCHEMA_VERSION, SEVERITIES, Problem
+from stages.preprocess.reading.sniff import EXTENSIONS
 from stages.preprocess.scan import scan
-from stages.preprocess.sniff import EXTENSIONS
 
 CASES_OF = {  # the ids in the trees of docs/data.md
     "image-label": ["17", "23", "29"],

@@ -14,10 +14,11 @@ from cache.orientation import lps_grid
 from cache.reader import CaseStore
 from stages.evaluate.overlap import overlap
 from stages.evaluate.restore import restore_mask
-from stages.preprocess.case import Job, work
-from stages.preprocess.estimate import need_of
+from stages.preprocess.case import work
 from stages.preprocess.files import CaseFiles
+from stages.preprocess.outcome import Job
 from stages.preprocess.params import PreprocessParams
+from stages.preprocess.workers.estimate import need_of
 
 ARRAYS = ("image", "mask", "foreground_zyx")
 KEEP = {

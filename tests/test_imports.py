@@ -21,7 +21,10 @@ MODULES = [
     [
         # 2 s and 300 MB in every worker
         (["stages.preprocess.run", "pipeline.preprocess"], ["torch", "monai"]),
-        (["pipeline.train"], ["SimpleITK", "stages.preprocess.run", "stages.preprocess.read"]),
+        (
+            ["pipeline.train"],
+            ["SimpleITK", "stages.preprocess.run", "stages.preprocess.reading.read"],
+        ),
         (["cache.reader", "cache.writer"], ["torch", "SimpleITK", "zarr", "tensorstore"]),
     ],
     ids=["preprocess", "train", "cache"],

@@ -15,8 +15,9 @@ from cache.errors import SourceError
 from cache.grid import Box, Grid
 from cache.manifest import Manifest, write_manifest
 from cache.reader import CaseStore
-from stages.preprocess.case import Job, work
+from stages.preprocess.case import work
 from stages.preprocess.crop import body_box, label_box, slices_box
+from stages.preprocess.outcome import Job
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import (
     FOREGROUND_VOXELS,
@@ -25,7 +26,7 @@ from stages.preprocess.prepare import (
     sample_foreground,
     voxel_digest,
 )
-from stages.preprocess.read import read_ct
+from stages.preprocess.reading.read import read_ct
 
 ARRAYS = ("image", "mask", "source_mask", "foreground_zyx")
 KEEP = PreprocessParams(

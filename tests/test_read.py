@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from cache.errors import SourceError
 from cache.grid import Grid
 from cache.orientation import to_lps
-from stages.preprocess.read import SourceVolume, as_hu, read_ct, read_label
+from stages.preprocess.reading.read import SourceVolume, as_hu, read_ct, read_label
 
 FORMATS = (".nii", ".nii.gz", ".mha", ".nrrd")
 ODD = (

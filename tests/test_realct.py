@@ -16,7 +16,7 @@ from pipeline.train import main as train
 from stages.evaluate.overlap import overlap
 from stages.evaluate.restore import restore_mask
 from stages.preprocess.params import PreprocessParams
-from stages.preprocess.read import read_ct
+from stages.preprocess.reading.read import read_ct
 from stages.preprocess.run import Sources
 from stages.preprocess.run import run as run_preprocess
 from stages.train.checkpoint import Checkpoint, cpu_state, save_checkpoint

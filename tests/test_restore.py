@@ -14,7 +14,7 @@ from stages.evaluate.overlap import overlap
 from stages.evaluate.restore import inside_box, restore_mask
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import prepare_volume
-from stages.preprocess.read import as_hu, read_ct
+from stages.preprocess.reading.read import as_hu, read_ct
 from stages.resize import resize_mask
 from tiny import PREPROCESS, ball, names
 

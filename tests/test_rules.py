@@ -25,7 +25,8 @@ OF_THE_SCAN = {
     "unknown_exclusion",
     "data_inside",
 }
-BY_READING = ("read.py", "intact.py", "sniff.py", "dicom.py", "crop.py")
+READING = ("read.py", "intact.py", "itk.py", "sniff.py", "dicom.py")
+BY_READING = (*(f"reading/{name}" for name in READING), "crop.py")
 
 
 def grid(shape_zyx=(50, 400, 500), spacing_zyx_mm=(5.0, 0.8, 0.7), **more):

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 from cache.errors import SourceError
 from stages.preprocess.layouts.volumes import stem
 from stages.preprocess.policy import RulesParams
+from stages.preprocess.reading.sniff import data_files
 from stages.preprocess.scan import scan as scan_under_rules
-from stages.preprocess.sniff import data_files
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 RULES = RulesParams(**YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))["rules"])

@@ -16,8 +16,9 @@ from cache.files import PARTIAL
 from cache.reader import CaseStore
 from pipeline.params import read_params
 from pipeline.preprocess import main
-from stages.preprocess.case import Job, work
+from stages.preprocess.case import work
 from stages.preprocess.journal import STATE, only_writer
+from stages.preprocess.outcome import Job
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are POSIX")
 PATIENCE_S = 60.0

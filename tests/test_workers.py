@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from cache.errors import SourceError
-from stages.preprocess.workers import OVERTAKINGS, Killed, Queue, Task, WorkFailed, run_tasks
+from stages.preprocess.workers.tasks import OVERTAKINGS, Killed, Queue, Task, WorkFailed, run_tasks
 
 REPO = Path(__file__).parent.parent
 ENOUGH = 1000
@@ -111,7 +111,7 @@ def hold_two(folder):
 # a module that takes a while to import, of which its importers tell
 SLOW_IMPORT = """
 import os, pathlib, time
-from stages.preprocess.workers import Task, run_tasks
+from stages.preprocess.workers.tasks import Task, run_tasks
 
 sign = pathlib.Path(__file__).with_name(str(os.getpid()))
 sign.with_suffix(".importing").touch()
@@ -187,11 +187,14 @@ class TestResults:
     def test_no_tasks_have_no_results(self):
         assert list(run_tasks(twice, [], workers=2, budget_bytes=ENOUGH)) == []
 
-    @pytest.mark.parametrize(("workers", "count"), [(1, 2), (8, 1)])
-    def test_one_worker_or_one_task_needs_no_other_process(self, workers, count):
-        tasks = [task(str(number)) for number in range(count)]
-        results = list(run_tasks(process_id, tasks, workers=workers, budget_bytes=ENOUGH))
-        assert results == [os.getpid()] * count
+    def test_one_worker_needs_no_other_process(self):
+        tasks = [task(str(number)) for number in range(2)]
+        results = list(run_tasks(process_id, tasks, workers=1, budget_bytes=ENOUGH))
+        assert results == [os.getpid()] * 2
+
+    def test_a_single_task_for_several_workers_cannot_take_this_process_with_it(self):
+        (result,) = run_tasks(process_id, [task("a")], workers=8, budget_bytes=ENOUGH)
+        assert result != os.getpid()
 
     def test_a_result_comes_while_others_are_being_done(self, tmp_path):
         tasks = [task("a", (tmp_path, "a", ["c"])), task("b", (tmp_path, "b", []))]
@@ -359,7 +362,7 @@ class TestEnd:
         script = tmp_path / "unguarded.py"
         script.write_text(
             "import math\n"
-            "from stages.preprocess.workers import Task, run_tasks\n"
+            "from stages.preprocess.workers.tasks import Task, run_tasks\n"
             "tasks = [Task(name, 4, 1) for name in 'ab']\n"
             "list(run_tasks(math.sqrt, tasks, workers=2, budget_bytes=9))\n"
         )

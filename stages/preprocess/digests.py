@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.files import write_text
-from stages.preprocess.sniff import data_files
+from stages.preprocess.reading.sniff import data_files
 
 LOG = logging.getLogger(__name__)
 

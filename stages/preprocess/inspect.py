@@ -14,7 +14,14 @@ from cache.orientation import lps_grid
 from stages.preprocess.files import CaseFiles, LabelNames
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.problems import LEFT_OUT, Finding, Problem
-from stages.preprocess.read import SourceVolume, as_hu, onto_grid, read_ct, read_label, stop_at
+from stages.preprocess.reading.read import (
+    SourceVolume,
+    as_hu,
+    onto_grid,
+    read_ct,
+    read_label,
+    stop_at,
+)
 from stages.preprocess.rules import ct as ct_rules
 from stages.preprocess.rules import label as label_rules
 

@@ -18,7 +18,7 @@ from stages.preprocess.crop import body_box, label_box, slices_box
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.inspect import Inspected
 from stages.preprocess.params import PreprocessParams
-from stages.preprocess.read import SourceVolume
+from stages.preprocess.reading.read import SourceVolume
 from stages.resize import resize_mask, resize_volume
 
 PREPARE_VERSION = 2  # raise it whenever the same source would give other arrays or findings

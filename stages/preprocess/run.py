@@ -1,30 +1,24 @@
 """Stage one: every case of a data set into the store, or into problems.json."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from cache.errors import StoreError
 from cache.files import remove, remove_partials
 from cache.manifest import Entry, Manifest, read_manifest, write_manifest
 from cache.writer import stored_cases
-from stages.machine import free_memory_bytes
-from stages.preprocess.case import Job, Outcome, quickly_kept, work
-from stages.preprocess.cluster import run_on_cluster
-from stages.preprocess.estimate import announced, need_of
 from stages.preprocess.journal import Journal, only_writer, shortcuts_of, state_folder
+from stages.preprocess.kept import quickly_kept
+from stages.preprocess.outcome import Job, Outcome
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.problems import Problem
 from stages.preprocess.scan import Scan, scan
 from stages.preprocess.tell import problems_of, refusal, without_copies, write_pages
-from stages.preprocess.workers import Killed, Task, run_tasks
+from stages.preprocess.workers.dispatch import worked
 
 LOG = logging.getLogger(__name__)
-MEMORY_SHARE = 0.8  # of what is free: estimates err, and the system wants some too
 
 
 @dataclass(frozen=True)
@@ -53,11 +47,13 @@ class Summary:
         cases: ids of the cases that passed; unless it was a mere check, they are in the store.
         problems: all that was found.
         kept: how many of the cases were already there, unchanged.
+        refusal: why there is no manifest; None if all is well.
     """
 
     cases: list[str]
     problems: list[Problem]
     kept: int
+    refusal: SourceError | None
 
 
 def run(
@@ -181,7 +177,7 @@ def _outcomes(
     if rest and not rest[0].check_only:
         journal.begin()
     try:
-        for outcome in _worked(rest, len(jobs), workers=workers, scheduler=scheduler):
+        for outcome in worked(rest, len(jobs), workers=workers, scheduler=scheduler):
             shortcuts.learn(outcome.learned)
             if outcome.entry is not None and not outcome.was_there:
                 journal.add(outcome.entry)
@@ -189,39 +185,6 @@ def _outcomes(
     finally:
         shortcuts.save()
     return outcomes
-
-
-def _worked(
-    jobs: list[Job], total: int, *, workers: int, scheduler: str | None
-) -> Iterator[Outcome]:
-    """The outcomes of the cases that need work, as they end."""
-    if not jobs:
-        return
-    needs = [need_of(job.files, job.params) for job in jobs]
-    LOG.info("%s", announced(needs, jobs[0].out, workers=workers, kept=total - len(jobs)))
-    tasks = [
-        Task(job.files.case_id, job, need.memory_bytes)
-        for job, need in zip(jobs, needs, strict=True)
-    ]
-    if scheduler is None:
-        budget = int(free_memory_bytes() * MEMORY_SHARE)
-        results = run_tasks(work, tasks, workers=workers, budget_bytes=budget)
-    else:
-        results = run_on_cluster(work, tasks, address=scheduler)
-    with tqdm(results, "preprocess", len(tasks), unit="case", disable=None) as bar:
-        for result in bar:
-            yield _killed(result) if isinstance(result, Killed) else result
-
-
-def _killed(killed: Killed) -> Outcome:
-    """What becomes of a case whose processes were killed."""
-    task, files = killed.task, killed.task.job.files
-    fact = (
-        f"every process that prepared it was killed, the last one alone with it; it needs about "
-        f"{task.need_bytes / 1e9:.1f} GB, {free_memory_bytes() / 1e9:.1f} GB are free"
-    )
-    fix = "prepare it on a machine with more memory, or list the case under data.exclude"
-    return Outcome(files, [Problem("skipped", "killed", files.case_id, str(files.ct), fact, fix)])
 
 
 def _entries(outcomes: list[Outcome]) -> dict[str, Entry]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cache.errors import SourceError
 from cache.files import remove
-from stages.preprocess.case import Outcome
+from stages.preprocess.outcome import Outcome
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.problems import Problem, write_problems
 from stages.preprocess.qc import Card, write_qc

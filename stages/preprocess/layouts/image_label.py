@@ -9,7 +9,7 @@ from stages.preprocess.layouts.layout import Claim, Found, Layout, gathered, no_
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.layouts.volumes import has_extension, holds_dicom, is_volume, stem
 from stages.preprocess.problems import Finding
-from stages.preprocess.sniff import EXTENSIONS
+from stages.preprocess.reading.sniff import EXTENSIONS
 
 EXAMPLE = (
     "image/<id>/<id>.nii.gz with label/<id>/<id>.nii.gz, or image/<id>.nii.gz with label/…, "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.preprocess.layouts.layout import Claim
 from stages.preprocess.problems import Finding
-from stages.preprocess.sniff import data_files, declared_data_files
+from stages.preprocess.reading.sniff import data_files, declared_data_files
 
 # begins with a letter or digit; ends with neither dot nor blank, which Windows drops
 SAFE_ID = re.compile(r"\w([\w .+=@()-]*[\w+=@()-])?")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cache.grid import Grid
 from stages.preprocess.problems import Finding
-from stages.preprocess.sniff import EXTENSIONS
+from stages.preprocess.reading.sniff import EXTENSIONS
 
 FINEST_MM, COARSEST_MM = 0.1, 20.0  # no CT has voxels beyond; slices of 10 mm exist
 NARROWEST_MM, WIDEST_MM = 100.0, 1000.0  # of a field of view: a newborn's, the widest gantry's

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache.errors import SourceError
 from cache.grid import TripleMm, triple_mm
-from stages.preprocess.sniff import GZIP_MAGIC, START_BYTES, inflated
+from stages.preprocess.reading.sniff import GZIP_MAGIC, START_BYTES, inflated
 
 HEADER_BYTES, HEADER_BYTES_2 = 348, 540  # of NIfTI-1 and NIfTI-2, the first number in either
 # where NIfTI-1 keeps what: a format of struct, and a byte's number

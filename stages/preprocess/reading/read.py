@@ -1,11 +1,8 @@
 """Reading one CT or label with SimpleITK, after making sure that it is whole.
 
-This is the only module of the stage where SimpleITK's x, y, z order becomes an array's z, y, x.
+Here SimpleITK's x, y, z order becomes an array's z, y, x.
 """
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,22 +15,17 @@ from cache.case import AIR_HU, Volume
 from cache.errors import SourceError
 from cache.grid import Grid, triple, triple_mm
 from cache.orientation import to_lps
-from stages.preprocess.dicom import choose_series
 from stages.preprocess.files import LabelNames
-from stages.preprocess.intact import EXPORT_AGAIN, require_checksum, require_whole_file
-from stages.preprocess.png import png_files, read_png_stack
 from stages.preprocess.problems import Finding
+from stages.preprocess.reading.dicom import choose_series
+from stages.preprocess.reading.intact import EXPORT_AGAIN, require_checksum, require_whole_file
+from stages.preprocess.reading.itk import refusal, without_warnings
+from stages.preprocess.reading.png import png_files, read_png_stack
+from stages.preprocess.reading.sniff import extension_by_content, readable, readable_series
+from stages.preprocess.reading.stated import stated_geometry, with_lost_numbers
 from stages.preprocess.rules import header
-from stages.preprocess.sniff import extension_by_content, readable, readable_series
-from stages.preprocess.stated import stated_geometry, with_lost_numbers
 
 INT16 = np.iinfo(np.int16)
-# what the readers say, and the rule it is about
-RULE_OF_REASON = {
-    r"expected \d+ bytes but received \d+": "truncated",
-    r"(?i)spacing": "spacing_positive",
-    r"(?i)orthonormal": "direction",
-}
 
 
 @dataclass(frozen=True)
@@ -163,7 +155,7 @@ def _read_file(path: Path) -> SourceVolume:
             require_whole_file(path, reader)
             image = reader.Execute()
         except RuntimeError as error:
-            raise _refusal(path, error) from error
+            raise refusal(path, error) from error
     grid = grid_of(image)
     findings.append(header.direction(path, grid, stated.sform_lps if stated else None))
     voxels = sitk.GetArrayViewFromImage(image)
@@ -189,7 +181,7 @@ def _read_series(path: Path, *, is_ct: bool) -> SourceVolume:
         try:
             image = reader.Execute()
         except RuntimeError as error:
-            raise _refusal(path, error) from error
+            raise refusal(path, error) from error
     grid = grid_of(image)
     findings = [*series.findings, header.direction(path, grid)]
     orientation = orientation_of(grid)
@@ -218,17 +210,6 @@ def grid_of(image: Any) -> Grid:
         triple_mm(image.GetOrigin()),
         tuple(float(cosine) for cosine in image.GetDirection()),
     )
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Keep the readers from writing to the terminal; the rules say it better."""
-    is_on = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(is_on)
 
 
 def stop_at(finding: Finding | None) -> None:
@@ -262,14 +243,3 @@ def _segments(reader: sitk.ImageFileReader) -> dict[str, tuple[int, int]]:
         segments[name] = (int(fields.get("Layer", 0)), int(fields.get("LabelValue", 1)))
         number += 1
     return segments
-
-
-def _refusal(path: Path, error: RuntimeError) -> SourceError:
-    """SimpleITK's last line, which is the one that says why, under the rule it is about."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1] if lines else "no reason given"
-    rule = "readable"
-    for words, meant in RULE_OF_REASON.items():
-        if re.search(words, reason):
-            rule = meant
-    return SourceError(path, f"cannot be read: {reason}", EXPORT_AGAIN, rule=rule)

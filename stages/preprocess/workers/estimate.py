@@ -14,7 +14,7 @@ from cache.grid import Grid, triple, triple_mm
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import target_grid
-from stages.preprocess.sniff import readable
+from stages.preprocess.reading.sniff import readable
 
 # a worker's peak beside the CT as read: benchmarks/preprocess.py measured 8.0 bytes per voxel of an
 # int16 CT at its native grid, 7.7 at 1.5 mm, over 200 MB of a worker that does nothing

@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
 from cache.errors import DataError
-from stages.preprocess.process import Raised, Worker, WorkerEnded, interrupt_held
+from stages.preprocess.workers.process import Raised, Worker, WorkerEnded, interrupt_held
 
 J = TypeVar("J")  # a job: what the work is called with
 R = TypeVar("R")  # what it returns
@@ -72,8 +72,8 @@ def run_tasks(
 ) -> Iterator[R | Killed]:
     """Do the work for every task; give the results as they come.
 
-    With one worker or one task the work is done in this process, in the order of the tasks.
-    Otherwise a task whose process is killed is tried once more, alone, when all others are done.
+    With one worker the work is done in this process, in the order of the tasks. Otherwise, even for
+    a single task, which may be the one that was killed in the run before, a task whose process is killed is tried once more, alone, when all others are done.
     When the iterator is closed, by ``close()`` or by an exception that ends its consumer, the
     workers are terminated at once. When this process is killed, they end by themselves.
 
@@ -94,11 +94,10 @@ def run_tasks(
     """
     waiting = list(tasks)
     most = MOST_ON_WINDOWS if sys.platform == "win32" else len(waiting)
-    workers = min(workers, len(waiting), most)
-    if workers <= 1:
+    if workers <= 1 or not waiting:
         yield from (work(task.job) for task in waiting)
         return
-    with closing(Crew(work, workers)) as crew:
+    with closing(Crew(work, min(workers, len(waiting), most))) as crew:
         lost = yield from _together(crew, Queue(waiting, budget_bytes))
     for task in lost:
         yield _alone(work, task)

@@ -15,9 +15,9 @@ from cache.errors import SourceError
 from cache.grid import triple_mm
 from stages.preprocess.policy import OTHER_FILES
 from stages.preprocess.problems import Finding
+from stages.preprocess.reading.sniff import is_dicom
 from stages.preprocess.rules.header import spacing_positive
 from stages.preprocess.rules.series import dicom_gaps, dicom_repeats, gantry_tilt
-from stages.preprocess.sniff import is_dicom
 
 # nothing of the patient is read
 TAGS = [

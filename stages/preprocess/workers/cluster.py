@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import ParamsError
-from stages.preprocess.workers import J, Killed, R, Task
+from stages.preprocess.workers.tasks import J, Killed, R, Task
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -15,7 +15,7 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from numpy.typing import NDArray
 
 from cache.errors import SourceError
-from stages.preprocess.sniff import GZIP_MAGIC, data_files, extension_by_content
+from stages.preprocess.reading.sniff import GZIP_MAGIC, data_files, extension_by_content
 
 EXPORT_AGAIN = "export or download the file again, or list the case under data.exclude"
 METAIMAGE_HEADER = 1 << 16  # bytes, far more than any has

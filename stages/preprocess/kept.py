@@ -1,0 +1,104 @@
+"""Which cases need not be prepared again: sources, parameters and stored bytes are the same."""
+
+from typing import Any
+
+from cache.manifest import case_files
+from stages.preprocess.digests import (
+    Known,
+    Shortcuts,
+    absolute,
+    combined,
+    hash_files,
+    source_files,
+)
+from stages.preprocess.files import CaseFiles
+from stages.preprocess.outcome import Facts, Job, Outcome
+from stages.preprocess.prepare import case_key
+from stages.preprocess.problems import Finding, Problem
+
+
+def kept(job: Job, key: str) -> Outcome | None:
+    """The outcome of a case whose entry has this key, if it need not be prepared anew.
+
+    A policy may have changed since it was stored: it may now leave the case out, or ask for it to
+    be mended, or not to be.
+    """
+    entry = job.entry
+    if entry is None or entry.key != key or entry.file != job.path.name:
+        return None
+    for found in entry.findings:
+        is_to_fix = found["fixable"] and job.rules.policy(found["rule"]) == "fix"
+        if found["fixed"] != is_to_fix:
+            return None
+    problems = [_problem(found, job) for found in entry.findings]
+    facts = Facts(
+        picture_name(key), entry.liver_ml, entry.shape_zyx, entry.spacing_zyx_mm, entry.ct_digest
+    )
+    return Outcome(job.files, problems, facts, entry, was_there=True)
+
+
+def quickly_kept(job: Job, shortcuts: Shortcuts) -> Outcome | None:
+    """The outcome of a case that is there and whole by all the shortcuts know; None if in doubt."""
+    if job.entry is None:
+        return None
+    try:
+        sources = {
+            absolute(path): shortcuts.digest(path)
+            for source in (job.files.ct, job.files.label)
+            for path in source_files(source)
+        }
+    except OSError:  # gone since the scan: reading it in earnest will say so
+        return None
+    known = {name: digest for name, digest in sources.items() if digest is not None}
+    if len(known) < len(sources):
+        return None
+    outcome = kept(job, case_key(job.files, job.params, digests_by_role(job.files, known)))
+    if outcome is None or not (job.pictures / picture_name(job.entry.key)).is_file():
+        return None
+    is_whole = all(
+        shortcuts.digest(job.out / name) == stored.sha256
+        for name, stored in job.entry.files.items()
+    )
+    return outcome if is_whole else None
+
+
+def digests_by_role(files: CaseFiles, digests: dict[str, str]) -> dict[str, str]:
+    """One digest for the CT and one for the label, from those of all their files."""
+    by_role = {}
+    for role, path in (("ct", files.ct), ("label", files.label)):
+        names = [absolute(file) for file in source_files(path)]
+        by_role[role] = combined(path, {name: digests[name] for name in names})
+    return by_role
+
+
+def stored_digests(job: Job) -> dict[str, Known] | None:
+    """The digests of a case's files in the store; None unless they are those of its entry."""
+    if job.entry is None:
+        return None
+    found = hash_files(case_files(job.path))
+    wanted = {absolute(job.out / name): one.sha256 for name, one in job.entry.files.items()}
+    return found if {name: one.sha256 for name, one in found.items()} == wanted else None
+
+
+def finding_to_dict(finding: Finding, job: Job) -> dict[str, Any]:
+    """A finding as it is stored: without a path, for the data set may be moved."""
+    is_label = finding.path.is_relative_to(job.files.label)
+    return {
+        "rule": finding.rule,
+        "role": "label" if is_label else "ct",
+        "fact": finding.fact,
+        "fix": finding.fix,
+        "fixable": finding.fixable,
+        "fixed": finding.fixable and job.rules.policy(finding.rule) == "fix",
+    }
+
+
+def picture_name(key: str, *, check_only: bool = False) -> str:
+    """The file name of a case's picture; one made while checking is of the case unresized."""
+    return f"{key}-checked.jpg" if check_only else f"{key}.jpg"
+
+
+def _problem(found: dict[str, Any], job: Job) -> Problem:
+    path = job.files.label if found["role"] == "label" else job.files.ct
+    finding = Finding(found["rule"], path, found["fact"], found["fix"], found["fixable"])
+    return Problem.of(finding, job.files.case_id, job.rules.policy(finding.rule))

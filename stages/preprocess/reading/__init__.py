@@ -1,0 +1,1 @@
+"""Reading one CT or label, whatever it is stored as, after making sure that it is whole."""
