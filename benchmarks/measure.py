@@ -132,7 +132,7 @@ def machine() -> list[str]:
     gigabytes = psutil.virtual_memory().total / 2**30
     lines = [
         f"{date.today().isoformat()}, commit {_commit()}",
-        f"{_processor()}, {_cores()} cores, {gigabytes:.0f} GB, {platform.platform()}",
+        f"{_processor()}, {_cores()} cores, {gigabytes:.0f} GB, {_system()}",
     ]
     if hasattr(os, "getloadavg"):
         lines.append(f"load average at the start {os.getloadavg()[0]:.2f}")
@@ -168,6 +168,11 @@ def _git(*words: str) -> str:
     command = ["git", "--no-optional-locks", *words]
     ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
     return ended.stdout.strip()
+
+
+def _system() -> str:
+    """The system and the first two numbers of its release: the rest names a vendor's build."""
+    return f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
 
 
 def _processor() -> str:

@@ -8,6 +8,9 @@ and a run that has nothing to do; with --peers nnU-Net and MONAI; sizes. Every t
 a whole process, start-up included, files in the page cache. The runs of a round take turns, and
 ratios are of medians. Each bar stands beside its figure, met or missed; a missed one fails nothing.
 
+--src takes any data set that stage one recognises, as long as its CTs and labels are files: folders
+of slices, DICOM or PNG, are refused, for the limit reads files. --peers takes .nii.gz alone.
+
 Peers are those of this Python (``pip install -e ".[peers]"``) or of --peers-python. With them and
 all else as given the run takes about 12 minutes on two cores.
 """
@@ -31,7 +34,13 @@ from benchmarks.measure import (
     versions,
 )
 from benchmarks.peers.compare import OURS, SPACING_MM, list_file, monai, nnunet, write_list
-from benchmarks.sources import largest_bytes, phantoms, small_cases, sources_in
+from benchmarks.sources import (
+    largest_bytes,
+    phantoms,
+    require_nifti,
+    small_cases,
+    sources_in,
+)
 from cache.files import remove
 from cache.grid import Triple
 
@@ -56,7 +65,7 @@ FolderType = click.Path(path_type=Path, file_okay=False)
 
 @click.command()
 @click.option("--out", type=FolderType, required=True, help="For the phantoms, and for scratch.")
-@click.option("--src", type=FolderType, help="Folder with image/ and label/; else phantoms.")
+@click.option("--src", type=FolderType, help="Data set of files, no DICOM; else phantoms.")
 @click.option("--count", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--shape-zyx", nargs=3, type=int, default=(200, 512, 512), show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
@@ -81,7 +90,10 @@ def main(
     lines = [*machine(), versions(PACKAGES)]  # before this run makes a load of its own
     out = out.absolute()
     src = src.absolute() if src else phantoms(out, count, shape_zyx)
-    bench = Bench(src, sources_in(src), out / "benchmark-scratch", workers, rounds)
+    sources = sources_in(src)
+    if peers:
+        require_nifti(sources)
+    bench = Bench(src, sources, out / "benchmark-scratch", workers, rounds)
     remove(bench.scratch)
     write_list(bench)
     sections: list[Section] = [heading, speed, memory, partial(many, out=out, small=small)]
@@ -107,7 +119,7 @@ def heading(bench: Bench) -> list[str]:
     """What all the figures below are about."""
     cts = tree_bytes([one.ct for one in bench.sources])
     return [
-        f"{len(bench.sources)} CTs, {cts / 1e6:.0f} MB as .nii.gz,"
+        f"{len(bench.sources)} CTs, {cts / 1e6:.0f} MB of files,"
         f" the largest {largest_bytes(bench.sources) / 1e6:.0f} MB as int16;"
         f" {bench.workers} workers, {bench.rounds} rounds in turns"
     ]
@@ -211,7 +223,7 @@ def _run_and_count(bench: Bench, store: str, command: list[str | Path], count: i
 def sizes(bench: Bench) -> list[str]:
     """What the prepared data take on the disk."""
     source = tree_bytes([file for one in bench.sources for file in (one.ct, one.label)])
-    rows = {"source CTs and labels, .nii.gz": source, **bench.sizes}
+    rows = {"source CTs and labels": source, **bench.sizes}
     lines = ["", f"{'size, MB':34}{'MB':>9}{'x source':>9}"]
     for name, size in rows.items():
         if name in bench.failures:

@@ -9,10 +9,13 @@ import click
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
-from benchmarks.measure import progress
+from benchmarks.measure import REPO, progress
+from cache.errors import SourceError
 from cache.files import write_json
 from cache.grid import Triple
+from pipeline.params import Params, read_params
 from stages.phantom.run import run as make_phantoms
+from stages.preprocess.scan import scan
 
 SEED = 2026
 SMALL_SHAPE_ZYX = (24, 28, 32)
@@ -55,18 +58,40 @@ def small_cases(folder: Path, count: int) -> Path:
 
 
 def sources_in(src: Path) -> list[Source]:
-    """Every CT below image/ with the label at the same place below label/, by their names.
+    """The cases of a data set in any layout that stage one knows, CTs and labels in files.
 
     Raises:
-        click.UsageError: there is none, or one has no label; it could not be compared with peers.
+        click.UsageError: there is none, a layout is not recognised, or a case is a folder of
+            slices, which neither the limit nor the peers read.
     """
-    cts = sorted((src / "image").rglob(f"*{SUFFIX}"))
-    pairs = [(ct, src / "label" / ct.relative_to(src / "image")) for ct in cts]
-    alone = [ct.name for ct, label in pairs if not label.is_file()]
-    if alone or not pairs:
-        fact = f"no label for {', '.join(alone)}" if alone else f"no {SUFFIX} below image/"
-        raise click.UsageError(f"{src}: {fact}; give image/<id>/<id>.nii.gz and label/ likewise")
-    return [Source(ct.name.removesuffix(SUFFIX), ct, label) for ct, label in pairs]
+    try:
+        found = scan(src, layout="auto", exclude=(), patient_id=None, rules=preset().rules)
+    except SourceError as error:
+        raise click.UsageError(str(error)) from error
+    folders = [one.case_id for one in found.cases if one.ct.is_dir() or one.label.is_dir()]
+    if folders:
+        fact = f"{len(folders)} cases are folders of slices, such as {folders[0]}"
+        raise click.UsageError(f"{src}: {fact}; turn them into files, such as {SUFFIX}, first")
+    if not found.cases:
+        raise click.UsageError(f"{src}: no case can be prepared; {found.reason}")
+    return [Source(one.case_id, one.ct, one.label) for one in found.cases]
+
+
+def require_nifti(sources: list[Source]) -> None:
+    """Refuse CTs that the peers cannot be given as they are: nnU-Net goes by the ending.
+
+    Raises:
+        click.UsageError: a CT or label does not end in .nii.gz.
+    """
+    others = [path.name for one in sources for path in (one.ct, one.label)
+              if not path.name.endswith(SUFFIX)]  # fmt: skip
+    if others:
+        raise click.UsageError(f"--peers takes {SUFFIX} alone; {len(others)} are not: {others[0]}")
+
+
+def preset() -> Params:
+    """The parameters of every run that is measured, before a variant changes some."""
+    return read_params(REPO / "presets" / "liver.yaml")
 
 
 def largest_bytes(sources: list[Source]) -> int:

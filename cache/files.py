@@ -15,6 +15,10 @@ from typing import Any
 PARTIAL = ".partial-"
 MARK = ".being-written"  # lies in a writer's temporary folder as long as nobody removes that
 KILLED_S = 24 * 3600  # a temporary folder this old is of a writer that was killed
+ATTEMPTS = 20  # each fails only because another writer has just succeeded
+PAUSE_S = 0.02  # between two of them
+# what a rename meets if another writer was faster; Windows calls a folder in the way a denied one
+TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EACCES}
 
 
 @contextmanager
@@ -23,12 +27,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
     It has the name of ``path``, since some writers choose the format by it and others write it
     into the file, but lies in a folder of this writer alone: two processes that write the same
-    path never meet. If the body raises, nothing of it stays and what was at ``path`` is untouched.
-    A folder never gives way to a file: it may hold somebody's data.
+    path never meet, and the last one's stays. If the body raises, nothing of it stays and what was
+    at ``path`` is untouched. A folder never gives way to a file: it may hold somebody's data.
 
     Raises:
         IsADirectoryError: a file was written where there is a folder.
         FileNotFoundError: another process removed what was written so far.
+        OSError: the place of ``path`` was taken in every attempt.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(_own_name())
@@ -41,9 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _require_undisturbed(scratch, path)
         if path.is_dir() and not partial.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
-        if path.is_dir():  # a rename cannot replace a folder that holds something
-            remove(path)
-        partial.replace(path)
+        _put(partial, path)
     finally:
         remove(scratch)
     _remove_old_partials(path.parent)
@@ -55,7 +58,8 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     # renamed first: of a folder deleted by half, the half that stays may look like a whole case
-    shutil.rmtree(path.rename(path.with_name(_own_name())))
+    with contextlib.suppress(FileNotFoundError):  # another process deletes it
+        shutil.rmtree(path.rename(path.with_name(_own_name())))
 
 
 def remove_partials(folder: Path) -> None:
@@ -88,6 +92,24 @@ def write_text(path: Path, text: str) -> None:
 def _own_name() -> str:
     """A temporary name no other writer has, on this machine or another that shares the disk."""
     return f"{PARTIAL}{os.getpid():x}-{secrets.token_hex(4)}"
+
+
+def _put(partial: Path, path: Path) -> None:
+    """Rename what was written to its place, again where another writer put its own there first.
+
+    A cluster may give one case to two workers at once.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            if path.is_dir():  # a rename cannot replace a folder that holds something
+                # aside, and not deleted: for the shortest time there is no case of this name
+                path.rename(partial.with_name(f".replaced-{left}"))
+            partial.replace(path)
+            return
+        except OSError as error:
+            if error.errno not in TAKEN or not left or not partial.exists():
+                raise
+            time.sleep(PAUSE_S)
 
 
 def _require_undisturbed(scratch: Path, path: Path) -> None:

@@ -1,14 +1,16 @@
 """The list of cases in a store and their files' digests. Written last: what is in it is whole."""
 
+import errno
 import hashlib
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cache.case import FORMAT_VERSION, CaseInfo
 from cache.errors import StoreError
-from cache.files import json_text, write_text
+from cache.files import ATTEMPTS, PAUSE_S, json_text, write_text
 
 NAME = "manifest.json"
 REBUILD = "run python -m pipeline.preprocess; it keeps what is whole and redoes the rest"
@@ -64,7 +66,7 @@ class Manifest:
     def digest(self) -> str:
         """SHA-256 over the keys of all cases: equal digests mean equal training data."""
         lines = [f"{case_id} {entry.key}\n" for case_id, entry in sorted(self.cases.items())]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256(_encoded("".join(lines))).hexdigest()
 
 
 def entry_of(info: CaseInfo, root: Path, path: Path) -> Entry:
@@ -93,7 +95,37 @@ def entry_of(info: CaseInfo, root: Path, path: Path) -> Entry:
 
 
 def file_digests(root: Path, path: Path) -> dict[str, StoredFile]:
-    """Size and digest of every file of a case, by its path from the store's root, sorted."""
+    """Size and digest of every file of a case, by its path from the store's root, sorted.
+
+    Where another process writes the same case meanwhile, all are of one and the same writing.
+
+    Raises:
+        FileNotFoundError: the case is not there, or was replaced in every attempt.
+        OSError: a file cannot be read.
+    """
+    for _ in range(ATTEMPTS):
+        before = _identity(path)
+        try:
+            digests = _digests(root, path)
+            if before is not None and _identity(path) == before:
+                return digests
+        except OSError:  # the disk's fault only if nobody exchanged the case in between
+            if before is not None and _identity(path) == before:
+                raise
+        time.sleep(PAUSE_S)
+    raise FileNotFoundError(errno.ENOENT, "is not there, or is being written", str(path))
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What differs between a case's file or folder and the one that took its place, if any."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None  # it is moved away just before the new one is moved in
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _digests(root: Path, path: Path) -> dict[str, StoredFile]:
     found = {file.relative_to(root).as_posix(): file for file in case_files(path)}
     return {
         name: StoredFile(found[name].stat().st_size, sha256_of(found[name]))
@@ -115,16 +147,19 @@ def sha256_of(path: Path) -> str:
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Publish the list of cases, in the order of their ids, with a digest of the list itself."""
+    """Publish the list of cases, in the order of their ids, with a digest of the list itself.
+
+    A finding may quote a file's name that is no text; such characters are written as escapes.
+    """
     fields = {
         "format_version": FORMAT_VERSION,
         "params": manifest.params,
         "cases": [entry_to_dict(manifest.cases[case_id]) for case_id in sorted(manifest.cases)],
         "sha256": NO_DIGEST,
     }
-    text = json_text(fields)
-    before = text.removesuffix(NO_DIGEST + TAIL)
-    write_text(root / NAME, before + hashlib.sha256(text.encode()).hexdigest() + TAIL)
+    content = _encoded(json_text(fields))
+    before = content.decode("utf-8").removesuffix(NO_DIGEST + TAIL)
+    write_text(root / NAME, before + hashlib.sha256(content).hexdigest() + TAIL)
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -169,6 +204,11 @@ def check_version(path: Path, fields: dict[str, Any]) -> None:
             f"has format version {version}, of an older liver3d; this one reads {FORMAT_VERSION}",
             "run python -m pipeline.preprocess again; it prepares the data anew",
         )
+
+
+def _encoded(text: str) -> bytes:
+    """The bytes that ``write_text`` writes, whatever characters the text has."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _require_own_digest(content: bytes) -> None:

@@ -4,7 +4,6 @@ The manifest has a digest of itself and of every file it lists, so a single flip
 wherever it is. What a manifest does not list is told apart: it harms nobody who reads the store.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from cache.errors import StoreError
 from cache.manifest import NAME, Entry, StoredFile, case_files, read_manifest, sha256_of
 from cache.writer import read_info
 
+A_FOLDER = "is a folder, not a file"
+NOT_LISTED = "is no file of this case"  # systems and people leave theirs inside a case's folder
 THREADS = 8  # cases at a time: hashing lets other threads run, and a disk seldom feeds more
 SAME_IN_BOTH = (
     "case_id",
@@ -36,42 +37,34 @@ class Damage:
         case_id: the case it belongs to; empty for the manifest.
         path: the file, or the case's file or folder.
         fact: what is wrong with it.
+        is_foreign: something lies there that nobody wrote with the case; it only has to go.
     """
 
     case_id: str
     path: Path
     fact: str
+    is_foreign: bool = False
 
 
 class Shortcuts(Protocol):
     """What remembers files whose bytes were known, to spare hashing them again."""
 
-    def unchanged(self, path: Path, stat: os.stat_result) -> bool:
-        """Whether nobody has touched a file since its digest was taken."""
-
-
-class SizeAlone:
-    """The shortcut of who remembers nothing: a file of the right size is believed."""
-
-    def unchanged(self, path: Path, stat: os.stat_result) -> bool:
-        """Always true."""
-        return True
+    def digest(self, path: Path) -> str | None:
+        """The SHA-256 of a file that nobody has touched since it was taken; None for any other."""
 
 
 def verify_store(
     root: Path,
     *,
-    deep: bool,
-    shortcuts: Shortcuts | None = None,
+    shortcuts: Shortcuts | None,
     progress: Callable[[int, int], object] = lambda done, cases: None,
 ) -> list[Damage]:
     """Look for every difference between a store and its manifest.
 
     Args:
         root: the store.
-        deep: hash every byte and compare every case's attributes with the manifest; else only
-            sizes, and the bytes of files that the shortcuts do not know to be unchanged.
-        shortcuts: what remembers unchanged files; None believes a file of the right size.
+        shortcuts: what remembers unchanged files: of those it looks only at the sizes. None reads
+            every byte, and compares every case's attributes with the manifest.
         progress: called after each case with the number of cases done and of all cases.
 
     Returns:
@@ -82,7 +75,7 @@ def verify_store(
         entries = read_manifest(root).cases
     except StoreError as error:
         return [Damage("", root / NAME, error.fact)]
-    check = partial(case_damages, root, shortcuts=None if deep else shortcuts or SizeAlone())
+    check = partial(case_damages, root, shortcuts=shortcuts)
     found: list[Damage] = []
     with ThreadPoolExecutor(THREADS) as threads:
         damages = threads.map(check, (entries[case_id] for case_id in sorted(entries)))
@@ -102,13 +95,15 @@ def case_damages(root: Path, entry: Entry, *, shortcuts: Shortcuts | None) -> li
             attributes with the entry.
     """
     facts = {name: _fact(root / name, file, shortcuts) for name, file in entry.files.items()}
-    for file in case_files(root / entry.file):
-        facts.setdefault(file.relative_to(root).as_posix(), "is no file of this case")
     if shortcuts is None and not any(facts.values()):
         # only now: of damaged metadata, nobody knows what a library makes
         facts[entry.file] = _disagreement(root / entry.file, entry)
+    for file in case_files(root / entry.file):
+        facts.setdefault(file.relative_to(root).as_posix(), NOT_LISTED)
     return [
-        Damage(entry.case_id, root / name, fact) for name, fact in sorted(facts.items()) if fact
+        Damage(entry.case_id, root / name, fact, fact in {A_FOLDER, NOT_LISTED})
+        for name, fact in sorted(facts.items())
+        if fact
     ]
 
 
@@ -129,11 +124,11 @@ def _fact(path: Path, written: StoredFile, shortcuts: Shortcuts | None) -> str:
     """What is wrong with a file; empty if nothing is."""
     try:
         stat = path.stat()
-        if not path.is_file():
-            return "is a folder, not a file"
+        if path.is_dir():
+            return A_FOLDER
         if stat.st_size != written.size_bytes:
             return f"has {stat.st_size:,} bytes; {written.size_bytes:,} were written"
-        if shortcuts is not None and shortcuts.unchanged(path, stat):
+        if shortcuts is not None and shortcuts.digest(path) == written.sha256:
             return ""
         same = sha256_of(path) == written.sha256
     except FileNotFoundError:

@@ -3,17 +3,15 @@
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 
-from cache.errors import ModelError
 from pipeline.command import PathType, command, device_option
+from pipeline.params import preparation_of
 from stages.evaluate.export import require_ending, write_mask
 from stages.evaluate.restore import restore_mask
 from stages.evaluate.window import liver_probability
 from stages.preprocess.inspect import ct_to_predict
-from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import prepare_volume
-from stages.train.checkpoint import Checkpoint, load_checkpoint
+from stages.train.checkpoint import load_checkpoint
 from stages.train.device import choose_device, network_on_hu
 from stages.train.memory import explained_shortage
 
@@ -33,7 +31,8 @@ def main(model: Path, ct: Path, out: Path, overlap: float, device: str) -> None:
     require_ending(out)
     chosen = choose_device(device)
     checkpoint = load_checkpoint(model)
-    preprocess = _preparation(checkpoint, model)
+    fix = "use the liver3d it was trained with, or train it again"
+    preprocess = preparation_of(checkpoint.preprocess, model, made="was trained", fix=fix)
     if preprocess.crop == "label":
         click.echo("the model was trained on label crops; there is no label, so the body is taken")
     if preprocess.crop == "slices":
@@ -56,16 +55,6 @@ def main(model: Path, ct: Path, out: Path, overlap: float, device: str) -> None:
     )
     write_mask(out, mask, source.grid)
     click.echo(f"liver {mask.sum() * source.grid.voxel_ml:.0f} ml; mask: {out}")
-
-
-def _preparation(checkpoint: Checkpoint, model: Path) -> PreprocessParams:
-    try:
-        return PreprocessParams.model_validate(checkpoint.preprocess)
-    except ValidationError as error:
-        names = ", ".join(str(fault["loc"][0]) for fault in error.errors() if fault["loc"])
-        fact = f"was trained with parameters this liver3d does not know: {names}"
-        fix = "use the liver3d it was trained with, or train it again"
-        raise ModelError(model, fact, fix) from error
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pipeline.command import PathType, command, params_option, place_option
 from pipeline.params import Params, read_params
 from stages.machine import processors
 from stages.preprocess.problems import LEFT_OUT, Problem
-from stages.preprocess.run import Sources, Summary, run
+from stages.preprocess.run import Sources, run
+from stages.preprocess.tell import Summary
 
 SHOWN = 20  # problems; the rest stands in problems.json
 COLUMNS = ("case", "severity", "rule", "what")
@@ -56,6 +57,20 @@ def main(
         check_only=check_only,
     )
     _print(summary, out, check_only=check_only)
+    end_badly(summary)
+
+
+def end_badly(summary: Summary) -> None:
+    """End with what a run met, if it is not to end well.
+
+    Raises:
+        SourceError: there is no manifest, by the rules.
+        RuntimeError: a case brought a bug to light.
+    """
+    if summary.bugs:
+        raise RuntimeError("a bug, which left out " + "\n".join(summary.bugs))
+    if summary.refusal is not None:
+        raise summary.refusal
 
 
 def sources_of(params: Params, src: Path | None) -> Sources:
@@ -76,6 +91,8 @@ def _print(summary: Summary, out: Path, *, check_only: bool) -> None:
         f"{found or 'no problems'}; see {out.parent / 'problems.json'} and qc.html beside it"
     )
     cases, kept = len(summary.cases), summary.kept
+    if summary.refusal is not None:
+        return
     if check_only:
         click.echo(f"{cases} cases can be prepared; nothing was stored")
     else:

@@ -3,20 +3,20 @@
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 from tqdm import tqdm
 
-from cache.errors import SourceError, StoreError
+from cache.errors import StoreError
 from cache.files import remove
-from cache.manifest import Manifest, read_manifest, write_manifest
+from cache.manifest import Manifest, read_manifest
 from cache.verify import Damage, unlisted, verify_store
 from pipeline.command import PathType, command, params_option, place_option
-from pipeline.params import Params, read_params
-from pipeline.preprocess import sources_of
+from pipeline.params import Params, preparation_of, read_params
+from pipeline.preprocess import end_badly, sources_of
 from stages.machine import processors
-from stages.preprocess.journal import shortcuts_of
-from stages.preprocess.params import PreprocessParams
-from stages.preprocess.run import Sources, run
+from stages.preprocess.journal import only_writer, shortcuts_of
+from stages.preprocess.policy import RulesParams
+from stages.preprocess.run import Sources, run, run_again
+from stages.preprocess.tell import Summary
 
 SHOWN = 20  # damages, or names of what is not listed
 
@@ -30,23 +30,25 @@ SHOWN = 20  # damages, or names of what is not listed
 def main(cases: Path, deep: bool, repair: bool, src: Path | None, params_file: Path) -> None:
     """Look for files of the store that are damaged, lost or added.
 
-    With --repair, damaged cases are removed and prepared again with the parameters the store was
-    made with, whatever stands in the parameter file since. Whole cases stay. Only where the
-    manifest itself is damaged do the file's parameters count, and every case is prepared again.
+    With --repair, damaged cases are prepared again with the parameters the store was made with,
+    whatever stands in the parameter file since, and files that are no part of a case are deleted
+    from its folder. Whole cases stay. Only where the manifest itself is damaged do the file's
+    parameters count, and all of the data set is prepared.
     """
     damages = _verified(cases, deep)
     _tell(damages)
     if damages and not repair:
         fix = f"python -m pipeline.verify --cases {cases} --repair prepares it anew from the source"
         raise StoreError(cases, _count(damages), fix)
+    for _ in range(2):  # what a damaged manifest, or a folder in a file's place, has hidden
+        if damages:
+            params = read_params(params_file)
+            _repair(cases, damages, sources_of(params, src), params)
+            damages = _verified(cases, deep)
+            _tell(damages)
     if damages:
-        params = read_params(params_file)
-        _repair(cases, damages, sources_of(params, src), params)
-        left = _verified(cases, deep)
-        _tell(left)
-        if left:
-            fix = "the disk itself may be at fault: prepare the data on another one"
-            raise StoreError(cases, f"{_count(left)}, even after the repair", fix)
+        fix = "the disk itself may be at fault: prepare the data on another one"
+        raise StoreError(cases, f"{_count(damages)}, even after the repair", fix)
     _tell_whole(cases)
 
 
@@ -61,32 +63,60 @@ def _verified(cases: Path, deep: bool) -> list[Damage]:
             bar.update(done - bar.n)
 
         # what preprocess remembers of the files; of a store that came from elsewhere, nothing
-        known = shortcuts_of(cases)
-        return verify_store(cases, deep=deep, shortcuts=known, progress=show)
+        known = None if deep else shortcuts_of(cases)
+        return verify_store(cases, shortcuts=known, progress=show)
 
 
 def _repair(cases: Path, damages: list[Damage], sources: Sources, params: Params) -> None:
-    """Remove the damaged cases, prepare them again, and say which they were.
+    """Mend what is damaged, and say what was done. The data set is needed for damaged cases alone.
 
     Raises:
-        SourceError: the data set cannot be used. If it is not there, nothing was removed.
-        StoreError: a case could not be prepared again, or the store's parameters are unknown.
+        SourceError: the data set cannot be used, or lacks a damaged case; no case was changed.
+        StoreError: a case could not be prepared again, or another run is writing there.
+        ParamsError: the store's parameters are unknown.
     """
-    if not sources.src.exists():  # on a disk that is not mounted, perhaps
-        raise SourceError(sources.src, "there is no such folder", "name the data set with --src")
     before = _listed(cases)
-    preprocess = params.preprocess if before is None else _preparation(cases, before)
-    damaged = {damage.case_id for damage in damages if damage.case_id}
-    entries = {} if before is None else before.cases
-    for case_id in damaged:
-        remove(cases / entries[case_id].file)
-    run(sources, cases, preprocess, params.rules, workers=max(2, processors()))
-    made = read_manifest(cases)
-    # whole cases that are not in this data set, or not any more, are none of the repair's business
-    whole = {case_id: entry for case_id, entry in entries.items() if case_id not in damaged}
-    write_manifest(cases, Manifest({**whole, **made.cases}, made.params))
-    _require_made(cases, damaged - made.cases.keys(), sources.src)
-    click.echo(f"prepared anew: {', '.join(sorted(damaged)) or 'all cases, and the manifest'}")
+    if before is None:
+        workers = max(2, processors())
+        end_badly(run(sources, cases, params.preprocess, params.rules, workers=workers))
+        click.echo("prepared anew: all cases, and the manifest")
+        return
+    _delete(cases, [damage.path for damage in damages if damage.is_foreign])
+    damaged = frozenset(damage.case_id for damage in damages if not damage.is_foreign)
+    if damaged:
+        _prepare_again(cases, before, damaged, sources, params.rules)
+
+
+def _delete(cases: Path, foreign: list[Path]) -> None:
+    """Delete what somebody or some system left inside the cases."""
+    if not foreign:
+        return
+    with only_writer(cases):
+        for path in foreign:
+            remove(path)
+    click.echo(f"deleted: {len(foreign)} files or folders that are no part of their case")
+
+
+def _prepare_again(
+    cases: Path, before: Manifest, damaged: frozenset[str], sources: Sources, rules: RulesParams
+) -> None:
+    """Prepare the damaged cases with the parameters of the store."""
+    fix = "run python -m pipeline.preprocess again"
+    preprocess = preparation_of(before.params, cases, made="was prepared", fix=fix)
+    workers = max(2, processors())
+    summary = run_again(sources, cases, preprocess, rules, only=damaged, workers=workers)
+    end_badly(summary)
+    made = read_manifest(cases).cases
+    _require_made(cases, damaged - made.keys(), summary)
+    click.echo(f"prepared anew: {', '.join(sorted(damaged))}")
+    others = [
+        case_id for case_id in sorted(damaged) if made[case_id].key != before.cases[case_id].key
+    ]
+    if others:
+        click.echo(
+            f"warning: case {', '.join(others)} is not what the manifest listed: {sources.src} has "
+            "other files of it, or liver3d has changed since"
+        )
 
 
 def _listed(cases: Path) -> Manifest | None:
@@ -96,21 +126,11 @@ def _listed(cases: Path) -> Manifest | None:
         return None
 
 
-def _preparation(cases: Path, manifest: Manifest) -> PreprocessParams:
-    """The parameters the store was prepared with."""
-    try:
-        return PreprocessParams.model_validate(manifest.params)
-    except ValidationError as error:
-        names = ", ".join(str(fault["loc"][0]) for fault in error.errors() if fault["loc"])
-        fact = f"was prepared with parameters this liver3d does not know: {names}"
-        raise StoreError(cases, fact, "run python -m pipeline.preprocess again") from error
-
-
-def _require_made(cases: Path, missing: set[str], src: Path) -> None:
+def _require_made(cases: Path, missing: frozenset[str], summary: Summary) -> None:
     if missing:
-        fact = f"cannot be prepared again from {src}: case {', '.join(sorted(missing))}"
-        fix = f"{cases.parent / 'problems.json'} says why, or name the right data set with --src"
-        raise StoreError(cases, fact, fix)
+        reasons = "".join(f"\n  {one.path}: {one.fact}" for one in summary.problems[:SHOWN])
+        fact = f"case {', '.join(sorted(missing))} cannot be prepared again:{reasons}"
+        raise StoreError(cases, fact, "mend these files, or name the right data set with --src")
 
 
 def _tell(damages: list[Damage]) -> None:

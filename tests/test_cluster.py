@@ -222,7 +222,7 @@ class TestLostWorkers:
         tasks = [Task(name, (name, name == "c"), 1) for name in "abcdefgh"]
         results = list(run_on_cluster(die, tasks, address=two_workers.address))
         assert sorted(results[:-1]) == list("abdefgh")
-        assert results[-1] == Killed(tasks[2], None, retried_alone=True)
+        assert results[-1] == Killed(tasks[2], None)
 
 
 class TestClusterErrors:

@@ -2,16 +2,19 @@
 
 import hashlib
 import os
+import shutil
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stages.preprocess.digests import (
     Known,
+    Origin,
     Shortcuts,
     absolute,
-    changed,
     combined,
     hash_files,
     quiet,
@@ -77,12 +80,6 @@ class TestShortcuts:
     def test_a_file_never_seen_is_unknown(self, place, file):
         assert Shortcuts(place).digest(file) is None
 
-    def test_whether_a_file_is_unchanged_is_told_from_its_stat(self, place, file):
-        shortcuts = remembered(place, file)
-        assert shortcuts.unchanged(file, file.stat())
-        file.touch()
-        assert not shortcuts.unchanged(file, file.stat())
-
     def test_what_nobody_asked_for_is_forgotten(self, place, file):
         other = file.with_name("label.nii")
         other.write_bytes(b"label")
@@ -132,20 +129,54 @@ class TestQuiet:
         assert quiet(hash_files([file])) == {}
 
 
+@pytest.fixture
+def case(write_case):
+    """A case whose label is one file and whose CT is a folder of three."""
+    files = write_case()
+    folder = files.ct.parent
+    for name in ("b.dcm", "c.dcm"):
+        (folder / name).write_text(name)
+    return replace(files, ct=folder)
+
+
+class TestOrigin:
+    def test_it_is_the_same_read_or_remembered(self, case, place):
+        read = Origin.of(case)
+        shortcuts = Shortcuts(place)
+        shortcuts.learn(read.known)
+        assert Origin.remembered(case, shortcuts) == read
+
+    def test_one_file_that_was_touched_makes_it_unknown(self, case, place):
+        shortcuts = Shortcuts(place)
+        shortcuts.learn(Origin.of(case).known)
+        age(case.ct / "b.dcm")
+        assert Origin.remembered(case, shortcuts) is None
+
+    def test_a_folder_that_went_away_makes_it_unknown(self, case, place):
+        shutil.rmtree(case.ct)
+        assert Origin.remembered(case, Shortcuts(place)) is None
+
+    def test_a_file_that_came_after_it_was_read_counts_as_changed(self, case):
+        origin = Origin.of(case)
+        (case.ct / "d.dcm").write_text("late")
+        assert origin.changed(case) == [case.ct / "d.dcm"]
+        assert set(origin.digests(case)) == {"ct", "label"}
+
+
 class TestChanged:
-    def test_a_file_left_alone_is_not(self, file):
-        assert changed(hash_files([file])) == []
+    def test_a_file_left_alone_is_not(self, case):
+        assert Origin.of(case).changed(case) == []
 
     @pytest.mark.parametrize("change", ["longer", "touched", "gone"])
-    def test_one_that_was_written_to_or_removed_is_named(self, file, change):
-        known = hash_files([file])
+    def test_one_that_was_written_to_or_removed_is_named(self, case, change):
+        origin, file = Origin.of(case), case.ct / "b.dcm"
         if change == "longer":
             file.write_bytes(b"more voxels")
         elif change == "touched":
             file.touch()
         else:
             file.unlink()
-        assert changed(known) == [file]
+        assert origin.changed(case) == [file]
 
 
 class TestSourceFiles:
@@ -167,8 +198,19 @@ class TestSourceFiles:
             "deep/c.dcm",
         ]
 
+    def test_what_a_file_browser_leaves_in_a_folder_is_none_of_them(self, tmp_path):
+        for name in ("a.dcm", ".DS_Store", "Thumbs.db", "desktop.ini"):
+            (tmp_path / name).write_text(name)
+        assert source_files(tmp_path) == [tmp_path / "a.dcm"]
+
 
 class TestCombined:
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+    def test_a_name_that_is_no_text_has_a_digest_too(self, tmp_path):
+        for name in (b"a", b"\xdcbersicht"):
+            (tmp_path / os.fsdecode(name)).write_text("x")
+        assert len(self.digest_of(tmp_path)) == 64
+
     def digest_of(self, folder):
         known = hash_files(source_files(folder))
         return combined(folder, {path: one.sha256 for path, one in known.items()})

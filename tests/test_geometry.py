@@ -1,12 +1,11 @@
 """Whatever the order of a file's axes, the same patient gives the same prepared case."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.manifest import Manifest, write_manifest
@@ -18,7 +17,6 @@ from stages.preprocess.case import work
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.outcome import Job
 from stages.preprocess.params import PreprocessParams
-from stages.preprocess.workers.estimate import need_of
 
 ARRAYS = ("image", "mask", "foreground_zyx")
 KEEP = {
@@ -31,14 +29,6 @@ KEEP = {
     "shape_zyx": None,
     "spacing_zyx_mm": None,
 }
-KEPT, SPACED, SHAPED = (
-    PreprocessParams.model_validate({**KEEP, **changes})
-    for changes in (
-        {},
-        {"grid": "spacing", "spacing_zyx_mm": (5.0, None, 4.0)},
-        {"grid": "shape", "shape_zyx": (None, 96, 96)},
-    )
-)
 ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd")
 
 # an order of the axes, and which of them are reversed
@@ -197,88 +187,3 @@ def _restored(store):
         source_grid=info.source_grid,
         orientation=info.orientation,
     )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("needs")
-
-
-@pytest.fixture(scope="module")
-def header(folder):
-    """The bytes of a small NIfTI file."""
-    sitk.WriteImage(sitk.Image(5, 4, 3, sitk.sitkInt16), str(folder / "small.nii"))
-    return (folder / "small.nii").read_bytes()
-
-
-class TestNeeds:
-    """What a case will need is guessed before anything is known to be sound."""
-
-    def files_of(self, path):
-        return CaseFiles("1", "1", path, path, None, path.parent)
-
-    def require_sound(self, need):
-        assert need.memory_bytes > 0
-        assert need.disk_bytes >= 0
-        assert need.seconds >= 0
-        assert math.isfinite(need.seconds)
-
-    @given(content=st.binary(max_size=400), ending=st.sampled_from(["", ".mhd", *ENDINGS]))
-    def test_no_content_makes_it_fail(self, folder, content, ending):
-        path = folder / f"any{ending}"
-        path.write_bytes(content)
-        self.require_sound(need_of(self.files_of(path), SPACED))
-
-    @given(
-        place=st.integers(40, 347),
-        content=st.binary(min_size=1, max_size=8),
-        params=st.sampled_from([KEPT, SPACED, SHAPED]),
-    )
-    # pixdim[1] NaN, infinite, negative and tiny; dim[1] negative
-    @example(place=80, content=b"\x00\x00\xc0\x7f", params=SPACED)
-    @example(place=80, content=b"\x00\x00\x80\x7f", params=SPACED)
-    @example(place=80, content=b"\x00\x00\x80\xbf", params=SPACED)
-    @example(place=80, content=b"\x01\x00\x00\x00", params=SPACED)
-    @example(place=42, content=b"\xff\xff", params=SPACED)
-    def test_no_header_makes_it_fail(self, folder, header, place, content, params):
-        path = folder / "header.nii"
-        path.write_bytes(header[:place] + content + header[place + len(content) :])
-        self.require_sound(need_of(self.files_of(path), params))
-
-    @given(spacing=st.floats(allow_nan=True), axes=st.integers(1, 3))
-    @example(spacing=1e300, axes=3)
-    def test_no_spacing_makes_it_fail(self, folder, spacing, axes):
-        path = folder / "spacing.mha"
-        sitk.WriteImage(sitk.Image(5, 4, 3, sitk.sitkInt16), str(path))
-        stated = " ".join([f"{spacing:g}"] * axes + ["1"] * (3 - axes)).encode()
-        before, after = path.read_bytes().split(b"ElementSpacing = 1 1 1")
-        path.write_bytes(before + b"ElementSpacing = " + stated + after)
-        self.require_sound(need_of(self.files_of(path), SPACED))
-
-    @pytest.mark.parametrize("name", ["nowhere.nii", "empty-folder"])
-    def test_what_is_not_there_or_a_folder_does_not_make_it_fail(self, folder, name):
-        (folder / "empty-folder").mkdir(exist_ok=True)
-        self.require_sound(need_of(self.files_of(folder / name), SPACED))
-
-    @given(
-        small=shapes_zyx,
-        more=st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),
-        params=st.sampled_from([KEPT, SPACED, SHAPED]),
-    )
-    def test_a_larger_ct_needs_no_less(self, folder, small, more, params):
-        needs = []
-        for shape in (small, np.add(small, more).tolist()):
-            path = folder / "grows.nii"
-            sitk.WriteImage(sitk.Image(*shape[::-1], sitk.sitkInt16), str(path))
-            needs.append(need_of(self.files_of(path), params))
-        assert needs[0].memory_bytes <= needs[1].memory_bytes
-        assert needs[0].disk_bytes <= needs[1].disk_bytes
-        assert needs[0].seconds <= needs[1].seconds
-
-    def test_more_bytes_a_voxel_need_more(self, folder):
-        needs = []
-        for kind in (sitk.sitkInt16, sitk.sitkFloat64):
-            path = folder / "kind.nii"
-            sitk.WriteImage(sitk.Image(50, 40, 30, kind), str(path))
-            needs.append(need_of(self.files_of(path), KEPT).memory_bytes)
-        assert needs[1] - needs[0] == 6 * 50 * 40 * 30

@@ -1,21 +1,25 @@
 """A case held against all rules: what is told, what is mended, what stays out, what is liver."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from cache.errors import SourceError
+from cache.grid import Grid
 from conftest import BODY, CASE_SHAPE_ZYX, CASE_SPACING_XYZ_MM, LIVER, body_hu, liver_label
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.inspect import (
-    Ledger,
     binarize,
     ct_to_predict,
-    finding_of,
     inspect_case,
+    on_the_ct,
     values_of,
 )
+from stages.preprocess.ledger import Ledger, finding_of
 from stages.preprocess.problems import Finding
+from stages.preprocess.reading.read import read_ct, read_label
 
 # of all other values, which the CT has outside the liver, -30 to 30 HU
 ORGAN = (slice(4, 10), slice(11, 14), slice(5, 13))
@@ -77,6 +81,12 @@ def rewrite_label(files, label, **how):
         image = sitk.DICOMOrient(image, how["orientation"])
     sitk.WriteImage(image, str(files.label))
     return files
+
+
+def turned_by(angle):
+    """The direction of axes turned around the body's length, radians."""
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    return (cos, -sin, 0.0, sin, cos, 0.0, 0.0, 0.0, 1.0)
 
 
 class TestSound:
@@ -248,9 +258,46 @@ class TestGrids:
         assert severities == {"label_grid": "fixed"}
         np.testing.assert_array_equal(inspected.mask, liver_label()[:, ::-1, ::-1])
 
+    @pytest.mark.parametrize("turn", [1e-7, -1e-7])
+    def test_a_label_on_the_cts_grid_is_turned_as_the_ct_is(self, write_case, inspect, turn):
+        # at 45 degrees the letters of the axes change, and a float's last digits decide
+        names = {"ct_name": "{id}.nrrd", "label_name": "{id}.nrrd"}
+        files = write_case(label=(body_hu() > 70).astype(np.uint8), **names)
+        image = sitk.ReadImage(str(files.label))
+        image.SetDirection(turned_by(np.pi / 4 + turn))
+        sitk.WriteImage(image, str(files.label))
+        ct = sitk.ReadImage(str(files.ct))
+        ct.SetDirection(turned_by(np.pi / 4 - turn))
+        sitk.WriteImage(ct, str(files.ct))
+        inspected, severities = inspect(files)
+        assert severities == {}
+        np.testing.assert_array_equal(inspected.mask > 0, inspected.hu > 70)
+
+    def test_axes_that_span_no_space_are_a_fault_of_the_label(self, write_case, rules):
+        files = write_case()
+        ct, label = read_ct(files.ct), read_label(files.label, None)
+        flat = Grid((5, 6, 7), (2.5, 0.8, 0.7), direction=(1, 0, 0, 1, 0, 0, 0, 0, 1))
+        with pytest.raises(SourceError) as caught:
+            on_the_ct(ct, replace(label, grid=flat), liver_label())
+        assert (caught.value.where, caught.value.rule) == (files.label, "label_grid")
+
     def test_another_grid_keeps_a_case_out_where_it_should(self, write_case, inspect):
         files = rewrite_label(write_case(), liver_label(), orientation="RPS")
         assert inspect(files, label_grid="skip") == (None, {"label_grid": "skipped"})
+
+    def test_no_finding_has_a_files_name_in_it(self, write_case, facts_of):
+        files = write_case("Roe-Mallory")
+        facts = [
+            *facts_of(rewrite_label(files, liver_label(), orientation="RPS")).values(),
+            *facts_of(
+                rewrite_label(files, liver_label(), origin_xyz_mm=(-11.0, 7.0, 144.0))
+            ).values(),
+            *facts_of(
+                rewrite_label(files, liver_label(), origin_xyz_mm=(-11.0, 7.0, 2000.0))
+            ).values(),
+        ]
+        assert len(facts) == 4
+        assert not [fact for fact in facts if "Roe" in fact]
 
     def test_a_label_partly_outside_the_ct_is_told_with_its_share(self, write_case, facts_of):
         # two of the fourteen slices' worth higher: z 4 to 9 becomes 10 to 15, two of six outside
@@ -371,6 +418,14 @@ class TestLiver:
         expected[6, 6:8, 12:14] = 1
         inspected, _ = inspect(segmentation, ["liver", "tumour"])
         np.testing.assert_array_equal(inspected.mask, expected)
+
+    def test_segments_of_one_name_are_joined(self, segmentation, inspect):
+        image = sitk.ReadImage(str(segmentation.label))
+        image.SetMetaData("Segment2_Name", "liver")
+        sitk.WriteImage(image, str(segmentation.label))
+        expected = liver_label()
+        expected[6, 6:8, 12:14] = 1
+        np.testing.assert_array_equal(inspect(segmentation, ["liver"])[0].mask, expected)
 
     def test_any_takes_all_structures_of_all_layers(self, segmentation, inspect):
         expected = liver_label()

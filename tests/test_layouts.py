@@ -409,6 +409,37 @@ class TestChoosing:
         assert caught.value.where == tmp_path / "dataset.json"
 
 
+class TestCaseCount:
+    """Whether dataset.json announces as many training cases as there are: here two."""
+
+    @pytest.fixture(params=["nnunet", "msd"])
+    def counted(self, tmp_path, request):
+        """The problems of that rule, when dataset.json announces so many."""
+
+        def of(announced, **how):
+            files = EXAMPLES[request.param].files
+            fields = {**json.loads(files["dataset.json"]), "numTraining": announced}
+            lay_out(tmp_path, {**files, "dataset.json": json.dumps(fields)})
+            problems = scan(tmp_path, layout="auto", **how).problems
+            return [problem for problem in problems if problem.rule == "case_count"]
+
+        return of
+
+    def test_another_number_is_told_of_no_case_but_the_data_set(self, counted, tmp_path):
+        (found,) = counted(3)
+        assert (found.severity, found.case_id) == ("warning", "")
+        assert found.path == str(tmp_path / "dataset.json")
+        assert found.fact == "dataset.json announces 3 training cases, 2 are there"
+
+    def test_its_policy_may_make_it_an_error(self, counted, rules):
+        (found,) = counted(1, rules=rules(case_count="error"))
+        assert found.severity == "error"
+
+    @pytest.mark.parametrize("announced", [2, None, "many"])
+    def test_the_same_number_and_none_are_not_told(self, counted, announced):
+        assert counted(announced) == []
+
+
 class TestDatasetJson:
     @pytest.fixture
     def names(self, tmp_path):

@@ -882,6 +882,15 @@ class TestCasesThatAreGone:
         preprocess(src_without_2, "--prune")
         assert not (store / "2.zarr").exists()
 
+    def test_prune_keeps_a_case_that_is_only_left_out_for_now(
+        self, preprocess, write_dataset, store
+    ):
+        src = write_dataset()
+        preprocess(src)
+        (src / "label" / "2" / "2.nii.gz").write_bytes(b"")
+        preprocess(src, "--prune")
+        assert (store / "2.zarr").is_dir()
+
     def test_prune_leaves_files_that_are_not_ours(self, preprocess, src_without_2, store):
         (store / "notes.txt").write_text("mine")
         (store / "mine.h5").write_bytes(b"mine")

@@ -11,7 +11,9 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from cache.errors import SourceError
 from cache.grid import Grid
 from cache.orientation import to_lps
+from stages.preprocess.reading.links import link_places, linked, takes_links
 from stages.preprocess.reading.read import SourceVolume, as_hu, read_ct, read_label
+from stages.preprocess.reading.sniff import data_files, declared_data_files
 
 FORMATS = (".nii", ".nii.gz", ".mha", ".nrrd")
 ODD = (
@@ -332,6 +334,145 @@ class TestNames:
         assert [path.name for path in tmp_path.rglob("*")] == ["sub", "1"]
 
 
+class TestDetached:
+    """Headers that name the file with the voxels, whatever the header itself is called."""
+
+    NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 7 6 5\nendian: little\nencoding: raw\n"
+    META = (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nElementSpacing = 1 1 1\n"
+        "DimSize = 7 6 5\nElementType = MET_SHORT\n"
+    )
+    LIST = "LIST\n0.raw\n1.raw\n2.raw\n3.raw\n4.raw\n"
+
+    @pytest.fixture
+    def header(self, tmp_path):
+        """Write a header beside its data, whole as all.raw and one file a slice."""
+        for z, one in enumerate(counted()):
+            (tmp_path / f"{z}.raw").write_bytes(one.tobytes())
+        (tmp_path / "all.raw").write_bytes(counted().tobytes())
+
+        def write(name, text):
+            (tmp_path / name).write_bytes(text.encode())
+            return tmp_path / name
+
+        return write
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("a.nrrd", NRRD + "data file: all.raw\n\n"),
+            ("a.nhdr", NRRD.replace("\n", "\r\n") + "DataFile: all.raw\r\n\r\n"),
+            ("a.mha", META + "ElementDataFile = all.raw\n"),
+            ("a.mhd", "Comment = ElementDataFile = LOCAL\n" + META + "ElementDataFile\n= all.raw"),
+            ("a.nrrd", META + "ElementDataFile: all.raw\n"),
+            ("1.2.840", NRRD + "data file: all.raw\n\n"),
+            ("a", META + "ElementDataFile = all.raw\n"),
+        ],
+    )
+    def test_the_data_is_known_and_read(self, header, tmp_path, name, text):
+        path = header(name, text)
+        assert data_files(path) == declared_data_files(path) == [tmp_path / "all.raw"]
+        np.testing.assert_array_equal(read_label(path, None).array, counted())
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [("a.nhdr", f"{NRRD}data file: {LIST}"), ("a.mha", f"{META}ElementDataFile = {LIST}")],
+    )
+    def test_every_file_of_a_list_is_known(self, header, tmp_path, name, text):
+        path = header(name, text)
+        assert data_files(path) == [tmp_path / f"{z}.raw" for z in range(5)]
+        np.testing.assert_array_equal(read_label(path, None).array, counted())
+
+    def test_data_elsewhere_is_declared_by_any_header(self, header, tmp_path):
+        path = header("a.nrrd", self.NRRD + "data file: /elsewhere/x.raw\n\n")
+        assert declared_data_files(path) == [tmp_path / "/elsewhere/x.raw"]
+        path = header("a.mha", self.META + "ElementDataFile = ../out/x.raw\n")
+        assert declared_data_files(path) == [tmp_path / "../out/x.raw"]
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("a.nhdr", NRRD + "data file: %d.raw 0 4 1 2\n\n"),
+            ("a.mhd", META + "ElementDataFile = %d.raw 0 4 1\n"),
+            ("a.mha", META + "ElementDataFile = all.raw %d 3\n"),  # would end the process
+        ],
+    )
+    def test_a_pattern_for_the_names_of_data_is_refused(self, header, name, text):
+        assert refusal(header(name, text)).rule == "data_inside"
+
+    @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+    def test_a_header_under_the_ending_of_nifti_is_refused(self, header, tmp_path, name):
+        text = f"{self.META}ElementDataFile = {tmp_path / 'all.raw'}\n"
+        assert refusal(header(name, text)).rule == "data_inside"
+
+    def test_data_that_is_not_there_is_named(self, header):
+        error = refusal(header("a.nrrd", self.NRRD + "data file: gone.raw\n\n"))
+        assert error.fact == "names the data file 'gone.raw', which is not there"
+
+    def test_a_file_with_its_voxels_in_it_declares_none(self, write_volume):
+        for name in ("a.nrrd", "a.mha", "a.nii.gz"):
+            assert declared_data_files(write_volume(name, counted())) == []
+
+    def test_data_in_a_folder_below_is_read_under_a_wrong_ending(self, header, tmp_path):
+        (tmp_path / "raw").mkdir()
+        (tmp_path / "all.raw").rename(tmp_path / "raw" / "all.raw")
+        path = header("a.mha", self.NRRD + "data file: raw/all.raw\n\n")
+        np.testing.assert_array_equal(read_label(path, None).array, counted())
+
+    @pytest.mark.parametrize("name", ["a.mha", "a"])
+    def test_data_above_a_header_without_its_ending_is_refused(self, header, tmp_path, name):
+        (tmp_path / "sub").mkdir()
+        path = header(f"sub/{name}", self.NRRD + "data file: ../all.raw\n\n")
+        assert "above its folder" in refusal(path).fact
+
+    def test_a_metaimage_without_end_of_its_header_is_refused(self, header):
+        comments = "Comment = long\n" * 10_000
+        error = refusal(header("a.mha", f"{comments}{self.META}ElementDataFile = all.raw\n"))
+        assert "no ElementDataFile" in error.fact
+
+    def test_voxels_that_look_like_blank_lines_are_no_header(self, write_volume):
+        blank = np.full((40, 60, 70), ord("\n"), np.uint8)
+        assert declared_data_files(write_volume("a.mha", blank)) == []
+
+
+class TestLinks:
+    """Where links are made for paths that SimpleITK cannot open."""
+
+    def test_windows_links_on_the_drive_of_the_data_first(self):
+        assert link_places("D:/", "C:/Temp", is_windows=True) == ["D:/", "C:/Temp"]
+
+    def test_windows_links_in_no_folder_that_is_not_ascii(self):
+        assert link_places("D:/", "C:/Users/Jörg/Temp", is_windows=True) == ["D:/"]
+        assert link_places("//höst/a/", "C:/Jörg/Temp", is_windows=True) == []
+
+    def test_other_systems_link_in_their_folder_for_temporary_files(self):
+        assert link_places("/", "/tmp/jörg", is_windows=False) == ["/tmp/jörg"]
+
+    def test_a_folder_takes_links_and_is_left_empty(self, tmp_path):
+        (tmp_path / "a").write_bytes(b"a")
+        (tmp_path / "links").mkdir()
+        assert takes_links(tmp_path / "links", tmp_path / "a")
+        assert not list((tmp_path / "links").iterdir())
+
+    def test_a_folder_that_takes_no_links_says_so(self, tmp_path):
+        (tmp_path / "a").write_bytes(b"a")
+        assert not takes_links(tmp_path / "gone", tmp_path / "a")
+
+    def test_two_files_never_get_one_link(self, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / name).write_bytes(name.encode())
+        with pytest.raises(FileExistsError), linked({"1": tmp_path / "a", "./1": tmp_path / "b"}):
+            pass
+        assert (tmp_path / "a").read_bytes() == b"a"
+
+    def test_linked_files_have_their_new_names_and_are_gone_afterwards(self, tmp_path):
+        (tmp_path / "ä").write_bytes(b"a")
+        with linked({"sub/1.dcm": tmp_path / "ä"}) as folder:
+            assert (folder / "sub/1.dcm").read_bytes() == b"a"
+        assert not folder.exists()
+        assert (tmp_path / "ä").read_bytes() == b"a"
+
+
 class TestDamage:
     def test_a_nifti_that_ends_early_is_refused_with_its_bytes(self, write_volume):
         path = write_volume("ct.nii", counted())
@@ -454,6 +595,23 @@ class TestDamage:
         assert caught.value.where == tmp_path / name
         assert "\n" not in caught.value.fact
 
+    @pytest.mark.parametrize("start", [0.0, 348.0, -8.0, 352.5, 3e9, float("nan"), float("inf")])
+    def test_voxels_that_begin_where_none_can_are_refused(self, tmp_path, start):
+        plain = write_nifti(tmp_path / "plain.nii", counted())
+        change = lambda content: struct.pack_into("<f", content, 108, start)  # noqa: E731
+        error = refusal(rewrite(plain, tmp_path / "ct.nii.gz", change))
+        assert (error.rule, "vox_offset" in error.fact) == ("readable", True)
+
+    def test_voxels_may_begin_behind_extensions(self, tmp_path):
+        plain = write_nifti(tmp_path / "plain.nii", counted())
+
+        def change(content):
+            struct.pack_into("<f", content, 108, 368.0)
+            content[352:352] = bytes(16)
+
+        source = read_ct(rewrite(plain, tmp_path / "ct.nii.gz", change))
+        assert sorted(source.array.ravel()) == sorted(counted().ravel())
+
     def test_an_lfs_pointer_is_refused_with_the_command_that_fetches_the_data(self, tmp_path):
         text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
         (tmp_path / "ct.nii.gz").write_text(text)
@@ -558,7 +716,7 @@ class TestSegmentations:
         np.testing.assert_array_equal(source.array, layers)
         assert source.grid.shape_zyx == (5, 6, 7)
         assert source.names == {"liver": (1,), "spleen": (2,), "tumour": (1,)}
-        assert source.layers == {"liver": 0, "spleen": 0, "tumour": 1}
+        assert source.layers == {"liver": (0,), "spleen": (0,), "tumour": (1,)}
 
     def test_layers_are_turned_to_lps_one_by_one(self, tmp_path):
         layers = np.random.default_rng(5).integers(0, 2, (5, 6, 7, 2)).astype(np.uint8)
@@ -574,7 +732,31 @@ class TestSegmentations:
         image.SetMetaData("Segment0_Name", "liver")
         sitk.WriteImage(image, str(tmp_path / "a.seg.nrrd"))
         source = read_label(tmp_path / "a.seg.nrrd", None)
-        assert (source.names, source.layers) == ({"liver": (1,)}, {"liver": 0})
+        assert (source.names, source.layers) == ({"liver": (1,)}, {"liver": (0,)})
+
+    def test_segments_of_one_name_are_one_structure(self, tmp_path):
+        layers, _ = self.layers(tmp_path)
+        segments = [("liver", 1, 0), ("spleen", 2, 0), ("liver", 1, 1)]
+        path = self.write(tmp_path / "a.seg.nrrd", layers, segments, is_vector=True)
+        source = read_label(path, None)
+        assert source.names == {"liver": (1, 1), "spleen": (2,)}
+        assert source.layers == {"liver": (0, 1), "spleen": (0,)}
+
+    @pytest.mark.parametrize(
+        ("segment", "fact"),
+        [
+            (("liver", "1.0", "0"), "its Segment0_LabelValue is '1.0', no whole number"),
+            (("liver", "1", ""), "its Segment0_Layer is '', no whole number"),
+            (("liver", "1", "1"), "its segment 0 is in layer 1 of 1"),
+            (("liver", "1", "-1"), "its segment 0 is in layer -1 of 1"),
+        ],
+    )
+    def test_a_segment_that_cannot_be_is_refused(self, tmp_path, segment, fact):
+        label = np.ones((5, 6, 7), np.uint8)
+        path = self.write(tmp_path / "a.seg.nrrd", label, [segment])
+        with pytest.raises(SourceError) as caught:
+            read_label(path, None)
+        assert caught.value.fact == fact
 
     def test_a_segmentation_in_layers_is_no_ct(self, tmp_path):
         _, path = self.layers(tmp_path)

@@ -23,6 +23,7 @@ OF_THE_SCAN = {
     "safe_id",
     "patient_id",
     "unknown_exclusion",
+    "case_count",
     "data_inside",
 }
 READING = ("read.py", "intact.py", "itk.py", "sniff.py", "dicom.py")
@@ -395,12 +396,12 @@ class TestLabel:
 
 class TestLabelAndCt:
     def test_one_grid_passes(self):
-        assert label.label_grid(FILE, "ct", grid(), grid()) is None
+        assert label.label_grid(FILE, grid(), grid()) is None
 
     def test_another_size_is_told_in_x_y_z_and_can_be_mended(self):
-        found = label.label_grid(FILE, "ct.nii", grid(), grid((50, 400, 499)))
+        found = label.label_grid(FILE, grid(), grid((50, 400, 499)))
         assert found.fact == (
-            "is not on the grid of ct.nii: "
+            "is not on the grid of the CT: "
             "size (x, y, z) is (499, 400, 50), the CT's is (500, 400, 50)"
         )
         assert found.fixable
@@ -409,22 +410,20 @@ class TestLabelAndCt:
         # a tenth of 0.7 mm
         near = grid(origin_xyz_mm=(-11.0, 7.0, 23.069))
         far = grid(origin_xyz_mm=(-11.0, 7.0, 23.071))
-        assert label.label_grid(FILE, "ct", grid(), near) is None
-        assert (
-            "origin (x, y, z) is (-11, 7, 23.071)" in label.label_grid(FILE, "ct", grid(), far).fact
-        )
+        assert label.label_grid(FILE, grid(), near) is None
+        assert "origin (x, y, z) is (-11, 7, 23.071)" in label.label_grid(FILE, grid(), far).fact
 
     def test_a_spacing_counts_by_how_far_it_moves_the_last_corner(self):
         # 499 voxels: 0.0001 mm each moves the last by 0.0499 mm, 0.0002 mm by 0.0998 mm
         near = grid(spacing_zyx_mm=(5.0, 0.8, 0.7001))
         far = grid(spacing_zyx_mm=(5.0, 0.8, 0.7002))
-        assert label.label_grid(FILE, "ct", grid(), near) is None
-        fact = label.label_grid(FILE, "ct", grid(), far).fact
+        assert label.label_grid(FILE, grid(), near) is None
+        fact = label.label_grid(FILE, grid(), far).fact
         assert "spacing (x, y, z) is (0.7002, 0.8, 5), the CT's is (0.7, 0.8, 5)" in fact
 
     def test_flipped_axes_are_another_grid(self):
         flipped = grid(direction=(-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
-        assert "direction" in label.label_grid(FILE, "ct", grid(), flipped).fact
+        assert "direction" in label.label_grid(FILE, grid(), flipped).fact
 
     def boxes(self, gap_mm):
         """Two grids of 10·10·10 mm, one above the other with a gap between."""
@@ -432,22 +431,22 @@ class TestLabelAndCt:
         return grid((10, 10, 10), (1.0, 1.0, 1.0), origin_xyz_mm=(0.0, 0.0, 0.0)), upper
 
     def test_grids_that_share_a_little_space_overlap(self):
-        assert label.overlap(FILE, "ct", *self.boxes(-0.1)) is None
+        assert label.overlap(FILE, *self.boxes(-0.1)) is None
 
     @pytest.mark.parametrize("gap_mm", [0.0, 0.1, 1000.0])
     def test_grids_that_only_touch_or_lie_apart_do_not(self, gap_mm):
-        found = label.overlap(FILE, "ct", *self.boxes(gap_mm))
-        assert found.fact == "lies outside ct: the two share no space"
+        found = label.overlap(FILE, *self.boxes(gap_mm))
+        assert found.fact == "lies outside the CT: the two share no space"
         assert not found.fixable
 
     def test_grids_overlap_wherever_their_first_voxel_is(self):
         first = grid((10, 10, 10), (1.0, 1.0, 1.0), origin_xyz_mm=(0.0, 0.0, 0.0))
         backwards = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0)
         other = grid((10, 10, 10), (1.0, 1.0, 1.0), origin_xyz_mm=(9, 9, 9), direction=backwards)
-        assert label.overlap(FILE, "ct", first, other) is None
+        assert label.overlap(FILE, first, other) is None
 
     def test_no_liver_inside_the_ct_breaks_overlap_with_its_volume(self):
-        found = label.overlap_of_liver(FILE, "ct", 333.25)
+        found = label.overlap_of_liver(FILE, 333.25)
         assert (found.rule, found.fixable) == ("overlap", False)
         assert "(333.2 ml)" in found.fact
 

@@ -26,8 +26,9 @@ from cache.errors import StoreError
 from cache.files import PARTIAL, remove, remove_partials, replacing, write_json
 from cache.formats import backend_of, backends
 from cache.grid import Box
-from cache.manifest import Manifest, entry_of, read_manifest, write_manifest
+from cache.manifest import Manifest, entry_of, file_digests, read_manifest, write_manifest
 from cache.reader import CaseStore
+from cache.verify import case_damages
 from cache.writer import read_info, stored_cases, write_case
 
 ARRAYS = ("image", "mask", "source_mask", "foreground_zyx")
@@ -411,6 +412,15 @@ class TestManifest:
             for name, content in contents.items()
         }
 
+    def test_findings_and_names_that_are_no_text_are_read_back(self, entry, tmp_path):
+        # what Linux makes of a file name in Latin-1, "Gr\xf6\xdfe"
+        name = "Gr\udcf6\udcdfe"
+        odd = replace(entry, case_id=name, file=name, findings=[{"fact": name}])
+        write_manifest(tmp_path, Manifest({name: odd}, {}))
+        manifest = read_manifest(tmp_path)
+        assert manifest.cases == {name: odd}
+        assert len(manifest.digest) == 64
+
     def test_its_own_digest_is_taken_with_zeros_in_the_digests_place(self, entry, tmp_path):
         write_manifest(tmp_path, Manifest({"case-1": entry}, {}))
         text = (tmp_path / "manifest.json").read_text(encoding="utf-8")
@@ -587,6 +597,47 @@ sys.addaudithook(die_at_the_second)
 remove(Path(sys.argv[1]))
 '''
 
+DELETED_BY_ANOTHER = '''
+"""Delete a folder that another process deletes between the look at it and its renaming."""
+
+import os
+import sys
+from pathlib import Path
+
+from cache.files import remove
+
+
+def be_faster(event, arguments):
+    if event == "os.rename":
+        os.rmdir(arguments[0])
+
+
+sys.addaudithook(be_faster)
+remove(Path(sys.argv[1]))
+'''
+
+ALWAYS_TAKEN = '''
+"""Replace a folder while another writer puts its own there before every attempt."""
+
+import os
+import sys
+from pathlib import Path
+
+from cache.files import replacing
+
+place = Path(sys.argv[1])
+
+
+def be_faster(event, arguments):
+    if event == "os.rename" and Path(arguments[1]) == place:
+        (place / "another").mkdir(parents=True)
+
+
+sys.addaudithook(be_faster)
+with replacing(place) as partial:
+    partial.mkdir()
+'''
+
 FULL_DISK = '''
 """Write a case while no file may grow beyond 100 kB."""
 
@@ -618,7 +669,78 @@ except StoreError as error:
 '''
 
 
+WRITERS = 3
+WRITES = 15  # each; in most of them, two writers are at the same step
+
+
+def write_again_and_again(root, case, backend):
+    """Write a case many times, and give the entries of what lay there each time."""
+    return [entry_of(case.info, root, write_case(root, case, backend)) for _ in range(WRITES)]
+
+
+class TestTwoWritersOfOneCase:
+    @pytest.fixture
+    def small(self, prepared_case):
+        """A case that is written in no time."""
+        return prepared_case(shape_zyx=(5, 6, 7))
+
+    def test_in_threads_never_disturb_each_other(self, backend, small, tmp_path):
+        alone = entry_of(small.info, tmp_path / "a", write_case(tmp_path / "a", small, backend))
+        root = tmp_path / "b"
+        with ThreadPoolExecutor(WRITERS) as threads:
+            found = [
+                threads.submit(write_again_and_again, root, small, backend) for _ in range(WRITERS)
+            ]
+        assert [future.result() for future in found] == WRITERS * [WRITES * [alone]]
+        assert [path.name for path in root.iterdir()] == [alone.file]
+        assert case_damages(root, alone, shortcuts=None) == []
+
+    def test_in_processes_never_disturb_each_other(self, small, tmp_path):
+        zarr_backend = backends()["zarr"]
+        arguments = WRITERS * [(tmp_path / "b", small, zarr_backend)]
+        with multiprocessing.get_context("spawn").Pool(WRITERS) as pool:
+            found = pool.starmap(write_again_and_again, arguments, chunksize=1)
+        assert all(len(entry.files) == 9 for entries in found for entry in entries)
+        assert [path.name for path in (tmp_path / "b").iterdir()] == ["case-1.zarr"]
+        assert case_damages(tmp_path / "b", found[0][0], shortcuts=None) == []
+
+    def test_hashing_what_is_being_replaced_gives_one_writing_whole(self, prepared_case, tmp_path):
+        # written by turns; were files of both in one listing, it would equal neither
+        cases = [prepared_case(shape_zyx=(5, 6, 7), seed=seed) for seed in range(2)]
+        wanted = []
+        for case in cases:
+            path = write_case(tmp_path, case, backends()["zarr"])
+            wanted.append(file_digests(tmp_path, path))
+        with ThreadPoolExecutor(2) as threads:
+            writers = [
+                threads.submit(write_again_and_again, tmp_path, case, backends()["zarr"])
+                for case in cases
+            ]
+            while not all(writer.done() for writer in writers):
+                assert file_digests(tmp_path, path) in wanted
+
+    def test_a_case_that_is_not_there_has_no_digests(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="not there"):
+            file_digests(tmp_path, tmp_path / "1.zarr")
+
+    def test_removing_what_another_removes_is_no_error(self, tmp_path, repo):
+        (tmp_path / "1.zarr").mkdir()
+        command = [sys.executable, "-c", DELETED_BY_ANOTHER, str(tmp_path / "1.zarr")]
+        ended = subprocess.run(command, env=with_path(repo), check=False, capture_output=True)
+        assert ended.returncode == 0, ended.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
 class TestReplacing:
+    def test_a_place_that_is_taken_every_time_is_an_error_at_last(self, tmp_path, repo):
+        command = [sys.executable, "-c", ALWAYS_TAKEN, str(tmp_path / "1.zarr")]
+        ended = subprocess.run(
+            command, env=with_path(repo), check=False, capture_output=True, text=True
+        )
+        assert ended.returncode == 1
+        assert "OSError" in ended.stderr.splitlines()[-1]
+        assert [path.name for path in tmp_path.iterdir()] == ["1.zarr"]  # of the other writer
+
     def test_a_file_never_takes_the_place_of_a_folder(self, tmp_path):
         folder = tmp_path / "1.nii.gz"  # as in image/1.nii.gz/1.nii.gz
         folder.mkdir()

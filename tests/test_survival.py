@@ -7,18 +7,21 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
 
+from cache.errors import StoreError
 from cache.files import PARTIAL
 from cache.reader import CaseStore
 from pipeline.params import read_params
-from pipeline.preprocess import main
+from pipeline.preprocess import end_badly, main
 from stages.preprocess.case import work
 from stages.preprocess.journal import STATE, only_writer
 from stages.preprocess.outcome import Job
+from stages.preprocess.tell import Summary
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are POSIX")
 PATIENCE_S = 60.0
@@ -180,6 +183,34 @@ class TestKilled:
         assert ("skipped", "killed", "2") in {
             (one["severity"], one["rule"], one["case_id"]) for one in problems
         }
+        # now it is the only one left to do, and must not take the command and the manifest with it
+        again = command(src)
+        stop = threading.Event()
+        killer = threading.Thread(target=kill_large, args=(again.pid, stop))
+        killer.start()
+        _, told = again.communicate(timeout=PATIENCE_S)
+        stop.set()
+        killer.join()
+        assert again.returncode == 0, told
+        assert CaseStore(tmp_path / "cases").case_ids == ["1", "3", "4"]
+
+
+class TestBugs:
+    def test_one_that_a_case_brings_to_light_is_in_its_outcome(self, write_case, job_of):
+        outcome = work(replace(job_of(write_case()), params=None))
+        (problem,) = outcome.problems
+        assert (problem.severity, problem.rule, problem.case_id) == ("skipped", "bug", "1")
+        assert "Traceback" in outcome.bug
+        assert outcome.is_out
+
+    def test_the_command_ends_with_its_traceback(self):
+        with pytest.raises(RuntimeError, match="case 7:\nTraceback"):
+            end_badly(Summary(["1"], [], 0, None, ["case 7:\nTraceback …"]))
+
+    def test_a_disk_that_refuses_a_case_is_none(self, write_case, job_of, tmp_path):
+        (tmp_path / "cases").write_text("a file in the place of the store")
+        with pytest.raises(StoreError):
+            work(job_of(write_case()))
 
 
 def kill_large(parent, stop, most_bytes=250_000_000):

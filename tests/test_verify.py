@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from cache.manifest import Manifest, read_manifest, write_manifest
 from cache.verify import Damage, case_damages, unlisted, verify_store
 from pipeline.preprocess import main as preprocess_main
 from pipeline.verify import main
+from stages.preprocess.journal import Journal, only_writer
 
 FIXTURE_IS_RESTORED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 IN_A_CASE = {
@@ -60,12 +62,12 @@ def case_file(store, stored_as):
 
 def deep(root):
     """What a deep verification finds."""
-    return verify_store(root, deep=True)
+    return verify_store(root, shortcuts=None)
 
 
-def fast(root, shortcuts=None):
-    """What a fast verification finds."""
-    return verify_store(root, deep=False, shortcuts=shortcuts)
+def fast(root, touched=""):
+    """What a verification finds that remembers all files but those of one name."""
+    return verify_store(root, shortcuts=Remembered(digests(root), touched))
 
 
 def flip(path, bit):
@@ -83,15 +85,20 @@ def bytes_of(root):
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-class Touched:
-    """Shortcuts that know all files but those of one name to be unchanged."""
+def digests(root):
+    """The digest of every listed file, by its path."""
+    entries = read_manifest(root).cases.values()
+    return {root / name: file.sha256 for entry in entries for name, file in entry.files.items()}
 
-    def __init__(self, name):
-        self.name = name
 
-    def unchanged(self, path, stat):
-        assert stat.st_size == path.stat().st_size
-        return self.name not in path.parts
+class Remembered:
+    """Shortcuts that know the digests of all files but those of one name."""
+
+    def __init__(self, digests, touched):
+        self.digests, self.touched = digests, touched
+
+    def digest(self, path):
+        return None if self.touched in path.parts else self.digests[path]
 
 
 class TestOneFlippedBit:
@@ -179,7 +186,7 @@ class TestDeep:
 
     def test_progress_is_told_after_each_case(self, store):
         told = []
-        verify_store(store, deep=True, progress=lambda done, cases: told.append((done, cases)))
+        verify_store(store, shortcuts=None, progress=lambda *counts: told.append(counts))
         assert told == [(1, 2), (2, 2)]
 
 
@@ -202,25 +209,32 @@ class TestFast:
         root = write_tiny_store("zarr")
         (root / "a.zarr" / "mask" / "c" / "1").write_bytes(b"")
         assert fast(root) == [
-            Damage("a", root / "a.zarr" / "mask" / "c" / "1", "is no file of this case")
+            Damage("a", root / "a.zarr" / "mask" / "c" / "1", "is no file of this case", True)
         ]
 
     def test_a_file_that_became_a_folder_is_found(self, store, case_file):
         case_file.unlink()
         case_file.mkdir()
-        assert fast(store) == [Damage("b", case_file, "is a folder, not a file")]
+        assert fast(store) == [Damage("b", case_file, "is a folder, not a file", True)]
 
     def test_a_file_of_the_right_size_that_was_touched_is_read(self, store, case_file):
         flip(case_file, 999)
-        (damage,) = fast(store, Touched(case_file.name))
+        (damage,) = fast(store, case_file.name)
         assert damage.path == case_file
 
     def test_a_touched_file_with_the_same_bytes_is_whole(self, store, case_file):
-        assert fast(store, Touched(case_file.name)) == []
+        assert fast(store, case_file.name) == []
 
     def test_a_file_known_to_be_unchanged_is_not_read(self, store, case_file):
         flip(case_file, 999)
-        assert fast(store, Touched("another")) == []
+        assert fast(store, "another") == []
+
+    def test_a_file_remembered_with_another_digest_than_the_listed_is_read(self, store, case_file):
+        # somebody put another file of this size there, and preprocess has seen it since
+        flip(case_file, 999)
+        seen = {**digests(store), case_file: "e" * 64}
+        (damage,) = verify_store(store, shortcuts=Remembered(seen, touched=""))
+        assert damage.path == case_file
 
     @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="a file nobody may read")
     def test_a_file_that_cannot_be_read_is_damage(self, store, case_file):
@@ -368,6 +382,13 @@ class TestWhatPreprocessRemembers:
         assert repair().exit_code == 0
         assert bytes_of(known) == before
 
+    def test_does_not_hide_damage_behind_a_damaged_manifest(self, known, victim, repair):
+        before = bytes_of(known)
+        Journal(known).begin()  # as a run does that is killed then
+        flip(victim, 999)
+        assert repair().exit_code == 0
+        assert bytes_of(known) == before
+
     def test_is_not_needed(self, known, victim, run_command, tmp_path):
         elsewhere = tmp_path / "elsewhere" / "cases"
         shutil.copytree(known, elsewhere)
@@ -399,6 +420,18 @@ class TestRepair:
         flip(victim, 999)
         changes = {"preprocess.crop": "none", "preprocess.margin_mm": 30.0}
         assert repair(**changes).exit_code == 0
+        assert bytes_of(prepared) == before
+
+    def test_of_a_store_with_unknown_parameters_names_them_and_changes_nothing(
+        self, prepared, repair, victim
+    ):
+        manifest = read_manifest(prepared)
+        write_manifest(prepared, replace(manifest, params={**manifest.params, "margin_cm": 1}))
+        flip(victim, 999)
+        before = bytes_of(prepared)
+        ended = repair()
+        assert ended.exit_code == 2
+        assert "was prepared with parameters this liver3d does not know: margin_cm" in ended.output
         assert bytes_of(prepared) == before
 
     def test_of_a_damaged_manifest_makes_it_anew(self, prepared, repair):
@@ -440,8 +473,133 @@ class TestRepair:
         for folder in ("image", "label"):
             shutil.rmtree(tmp_path / "src" / folder / "2")
         flip(victim, 999)
+        before = bytes_of(prepared)
         ended = repair()
         assert ended.exit_code == 2
-        assert "case 2" in ended.output
-        assert "problems.json" in ended.output
+        assert "does not have case 2" in ended.output
+        assert bytes_of(prepared) == before
+
+    def test_of_an_empty_folder_as_of_a_disk_not_mounted_changes_nothing(
+        self, prepared, repair, victim, tmp_path
+    ):
+        (tmp_path / "disk").mkdir()
+        flip(victim, 999)
+        before = bytes_of(prepared)
+        assert repair("--src", tmp_path / "disk").exit_code == 2
+        assert bytes_of(prepared) == before
+
+    def test_from_another_data_set_leaves_whole_cases_and_warns_of_the_damaged(
+        self, prepared, repair, victim, write_dataset
+    ):
+        other = write_dataset(("4", "3", "2", "1"), folder="other")
+        before = bytes_of(prepared)
+        flip(victim, 999)
+        ended = repair("--src", other)
+        assert "warning: case 2 is not what the manifest listed" in ended.output
+        after = bytes_of(prepared)
+        assert after.keys() == before.keys()  # case 4 is not added
+        assert {name for name in after if after[name] != before[name]} == {"2.h5", "manifest.json"}
+
+    def test_from_the_same_data_set_warns_of_nothing(self, repair, victim):
+        flip(victim, 999)
+        assert "warning" not in repair().output
+
+    def test_mends_a_case_that_is_not_as_the_manifest_says(self, prepared, repair):
+        before = bytes_of(prepared)
+        manifest = read_manifest(prepared)
+        line = replace(manifest.cases["2"], liver_ml=1.0)
+        write_manifest(prepared, replace(manifest, cases={**manifest.cases, "2": line}))
+        ended = repair()
+        assert ended.exit_code == 0
+        assert "prepared anew: 2\n" in ended.output
+        assert bytes_of(prepared) == before
+
+    def test_puts_a_file_where_somebody_made_a_folder(self, prepared, repair, victim):
+        before = bytes_of(prepared)
+        victim.unlink()
+        victim.mkdir()
+        (victim / "notes.txt").touch()
+        assert repair().exit_code == 0
+        assert bytes_of(prepared) == before
+
+    def test_names_what_keeps_one_of_two_damaged_cases_from_being_prepared(
+        self, prepared, repair, victim, tmp_path
+    ):
+        for case_id in "12":
+            flip(prepared / f"{case_id}.h5", 999)
+        (tmp_path / "src" / "image" / "2" / "2.nii.gz").write_bytes(b"no CT")
+        ended = repair()
+        assert ended.exit_code == 2
+        assert "case 2 cannot be prepared again" in ended.output
+        assert "2.nii.gz: " in ended.output
         assert sorted(read_manifest(prepared).cases) == ["1", "3"]
+
+    def test_while_another_run_writes_changes_nothing(self, prepared, repair, victim):
+        flip(victim, 999)
+        before = bytes_of(prepared)
+        with only_writer(prepared):
+            ended = repair()
+        assert ended.exit_code == 2
+        assert "another run is writing" in ended.output
+        assert bytes_of(prepared) == before
+
+
+class TestRepairOfFilesSomebodyLeft:
+    @pytest.fixture
+    def stored_as(self):
+        """The format whose cases are folders."""
+        return "zarr"
+
+    def test_deletes_them_and_prepares_nothing(self, prepared, repair):
+        before = bytes_of(prepared)
+        changed = (prepared / "2.zarr" / "zarr.json").stat().st_ino
+        for path in (prepared / "2.zarr", prepared / "2.zarr" / "image", prepared / "1.zarr"):
+            (path / ".DS_Store").write_bytes(b"x")
+        ended = repair()
+        assert ended.exit_code == 0
+        assert "deleted: 3 files" in ended.output
+        assert "prepared anew" not in ended.output
+        assert bytes_of(prepared) == before
+        assert (prepared / "2.zarr" / "zarr.json").stat().st_ino == changed
+
+    def test_needs_no_data_set(self, prepared, repair):
+        (prepared / "2.zarr" / "Thumbs.db").touch()
+        assert repair("--src", "nowhere").exit_code == 0
+        assert deep(prepared) == []
+
+    def test_prepares_a_damaged_case_that_has_some(self, prepared, repair, victim):
+        before = bytes_of(prepared)
+        (victim.parent / "Thumbs.db").touch()
+        flip(victim, 999)
+        assert repair().exit_code == 0
+        assert bytes_of(prepared) == before
+
+    def test_while_another_run_writes_deletes_nothing(self, prepared, repair):
+        (prepared / "2.zarr" / "Thumbs.db").touch()
+        with only_writer(prepared):
+            assert repair().exit_code == 2
+        assert (prepared / "2.zarr" / "Thumbs.db").exists()
+
+    def test_without_the_data_set_deletes_nothing_else(self, prepared, repair, victim):
+        flip(victim, 999)
+        before = bytes_of(prepared)
+        (prepared / "2.zarr" / "Thumbs.db").touch()
+        assert repair("--src", "nowhere").exit_code == 2
+        assert bytes_of(prepared) == before
+
+    def test_mends_a_store_that_came_from_elsewhere(
+        self, prepared, run_command, params_file, tmp_path
+    ):
+        elsewhere = tmp_path / "elsewhere" / "cases"
+        shutil.copytree(prepared, elsewhere)
+        (elsewhere / "1.zarr" / "Thumbs.db").touch()
+        os.truncate(elsewhere / "2.zarr" / "zarr.json", 1)
+        places = ("--cases", elsewhere, "--src", tmp_path / "src", "--params", params_file())
+        assert run_command(main, *places, "--repair").exit_code == 0
+        assert bytes_of(elsewhere) == bytes_of(prepared)
+
+    def test_leaves_what_lies_outside_of_cases(self, prepared, repair, victim):
+        (prepared / "notes.txt").touch()
+        flip(victim, 999)
+        assert repair().exit_code == 0
+        assert (prepared / "notes.txt").exists()

@@ -12,6 +12,9 @@ import psutil
 import pytest
 
 from cache.errors import SourceError
+from stages.preprocess.files import CaseFiles
+from stages.preprocess.outcome import Job
+from stages.preprocess.workers.dispatch import given_up
 from stages.preprocess.workers.tasks import OVERTAKINGS, Killed, Queue, Task, WorkFailed, run_tasks
 
 REPO = Path(__file__).parent.parent
@@ -263,10 +266,40 @@ class TestKilledWorkers:
         results = list(run_tasks(die, tasks, workers=2, budget_bytes=ENOUGH))
         assert sorted(results[:3]) == ["a", "c", "e"]
         assert sorted(results[3:], key=lambda one: one.task.name) == [
-            Killed(tasks[1], KILLED, retried_alone=True),
-            Killed(tasks[3], KILLED, retried_alone=True),
+            Killed(tasks[1], KILLED),
+            Killed(tasks[3], KILLED),
         ]
         assert sorted(path.name for path in tmp_path.glob("[bd]-*")) == ["b-0", "b-1", "d-0", "d-1"]
+
+
+class TestGivenUpCases:
+    """What is said of a case whose processes were killed."""
+
+    @pytest.fixture
+    def given_up_on(self, rules, tmp_path):
+        """The problem of a case that needs 12.3 GB."""
+
+        def problem(exit_code, free_bytes):
+            files = CaseFiles("7", "7", tmp_path / "ct.nii", tmp_path / "label.nii", None, tmp_path)
+            job = Job(files, tmp_path, tmp_path, None, rules(), None, False)
+            killed = Killed(Task("7", job, 12_300_000_000), exit_code)
+            (found,) = given_up(killed, free_bytes).problems
+            return found
+
+        return problem
+
+    def test_it_is_skipped_under_the_name_of_its_ct(self, given_up_on, tmp_path):
+        found = given_up_on(-9, 1)
+        assert (found.severity, found.rule, found.case_id) == ("skipped", "killed", "7")
+        assert found.path == str(tmp_path / "ct.nii")
+
+    def test_how_it_ended_and_the_memory_here_are_told(self, given_up_on):
+        fact = given_up_on(-9, 8_000_000_000).fact
+        assert fact.endswith("(exit code -9); it needs about 12.3 GB, 8.0 GB are free")
+
+    def test_of_a_cluster_neither_is_told(self, given_up_on):
+        fact = given_up_on(None, None).fact
+        assert fact.endswith("the last one alone with it; it needs about 12.3 GB")
 
 
 class TestExceptions:

@@ -1,5 +1,7 @@
 """One case, from its files to the store: what a worker does."""
 
+import traceback
+from contextlib import suppress
 from dataclasses import replace
 
 from cache.backend import Pool
@@ -8,25 +10,17 @@ from cache.errors import SourceError, StoreError
 from cache.files import replacing
 from cache.formats import backend_of, backends
 from cache.grid import Grid
-from cache.manifest import entry_of
+from cache.manifest import Entry, entry_of
 from cache.writer import write_case
-from stages.preprocess.digests import (
-    Known,
-    absolute,
-    changed,
-    hash_files,
-    quiet,
-    source_files,
-    stamp_of,
-)
-from stages.preprocess.inspect import Inspected, Ledger, finding_of, inspect_case
+from stages.preprocess.digests import Known, Origin, absolute, quiet, stamp_of
+from stages.preprocess.inspect import Inspected, inspect_case
 from stages.preprocess.kept import (
-    digests_by_role,
     finding_to_dict,
     kept,
     picture_name,
     stored_digests,
 )
+from stages.preprocess.ledger import Ledger, finding_of
 from stages.preprocess.outcome import Facts, Job, Outcome
 from stages.preprocess.picture import case_picture
 from stages.preprocess.prepare import (
@@ -41,12 +35,17 @@ from stages.preprocess.problems import Finding, Problem
 from stages.preprocess.rules.label import liver_cropped_away
 
 AGAIN = "check the disk and the memory, then run it again; finished cases are kept"
+FIXES = {
+    "machine": AGAIN,
+    "bug": "report it with the traceback, and list the case under data.exclude until it is mended",
+}
 
 
 def work(job: Job) -> Outcome:
     """Prepare one case and write it, unless it is already there.
 
-    Faults of the sources and of reading them become problems.
+    Faults of the sources and of reading them become problems. A bug that one case brings to light
+    stops no other: it is in the outcome, for the command to end with.
 
     Raises:
         StoreError: the store cannot be written to, which concerns all cases.
@@ -55,67 +54,75 @@ def work(job: Job) -> Outcome:
         return _kept_or_prepared(job)
     except SourceError as error:
         return _left_out(job, [finding_of(error)])
+    except StoreError:
+        raise
     except (OSError, MemoryError) as error:
-        path, fact = str(job.files.ct), f"could not be prepared: {error or type(error).__name__}"
-        return Outcome(
-            job.files, [Problem("skipped", "machine", job.files.case_id, path, fact, AGAIN)]
-        )
+        return _failed(job, "machine", f"could not be prepared: {error or type(error).__name__}")
+    except Exception as error:
+        outcome = _failed(job, "bug", f"brought a bug to light: {type(error).__name__}: {error}")
+        return replace(outcome, bug=traceback.format_exc())
+
+
+def _failed(job: Job, rule: str, fact: str) -> Outcome:
+    case_id = job.files.case_id
+    problem = Problem("skipped", rule, case_id, str(job.files.ct), fact, FIXES[rule])
+    return Outcome(job.files, [problem])
 
 
 def _kept_or_prepared(job: Job) -> Outcome:
-    sources = hash_files([*source_files(job.files.ct), *source_files(job.files.label)])
-    digests = digests_by_role(job.files, {name: known.sha256 for name, known in sources.items()})
-    key = case_key(job.files, job.params, digests)
+    origin = Origin.of(job.files)
+    key = case_key(job.files, job.params, origin.digests(job.files))
     outcome = kept(job, key)
     stored = None if outcome is None else stored_digests(job)
     if outcome is not None and stored is not None:
         _picture_of_stored(job, key)
-        return replace(outcome, learned=quiet(sources) | stored)
+        return replace(outcome, learned=quiet(origin.known) | stored)
     ledger = Ledger(job.files.case_id, job.rules)
     inspected = inspect_case(job.files, job.params.liver_values, ledger)
-    for path in changed(sources):
+    for path in origin.changed(job.files):
         raise SourceError(path, "was changed while it was read", "run it again")
     cut = None if inspected is None else ledger.attempt(lambda: cut_case(inspected, job.params))
-    if inspected is None or cut is None:
-        return _left_out(job, ledger.findings, quiet(sources))
-    return _prepared(job, ledger, inspected, *cut, key=key, digests=digests, sources=sources)
+    if cut is not None:
+        ledger.note(liver_cropped_away(job.files.label, cut[1]))
+    if inspected is None or cut is None or ledger.is_out:
+        return _left_out(job, ledger.findings, quiet(origin.known))
+    info = _info(job, ledger, inspected, cut[0], key=key, digests=origin.digests(job.files))
+    outcome = _checked(job, cut, info) if job.check_only else _stored(job, inspected, cut, info)
+    learned = quiet(origin.known) | outcome.learned
+    return replace(outcome, problems=ledger.problems, learned=learned)
 
 
-def _prepared(
-    job: Job,
-    ledger: Ledger,
-    inspected: Inspected,
-    cut: Cut,
-    cut_mask: Mask,
-    *,
-    key: str,
-    digests: dict[str, str],
-    sources: dict[str, Known],
-) -> Outcome:
-    """Bring a case that passed to its grid, and write it unless it is only checked."""
-    ledger.note(liver_cropped_away(job.files.label, cut_mask))
-    if ledger.is_out:
-        return _left_out(job, ledger.findings, quiet(sources))
-    info = _info(job, ledger, inspected, cut, key=key, digests=digests)
-    facts = Facts(
-        picture_name(key, check_only=job.check_only),
-        info.liver_ml,
-        info.prepared_grid.shape_zyx,
-        info.prepared_grid.spacing_zyx_mm,
-        info.ct_digest,
-    )
-    if job.check_only:
-        _write_picture(job, facts.picture, cut.volume, cut_mask, cut.grid)
-        return Outcome(job.files, ledger.problems, facts, learned=quiet(sources))
-    case = prepare_case(inspected, cut, cut_mask, info)
+def _checked(job: Job, cut: tuple[Cut, Mask], info: CaseInfo) -> Outcome:
+    """The outcome of a case that is only held against the rules."""
+    facts = _facts(info, check_only=True)
+    _write_picture(job, facts.picture, cut[0].volume, cut[1], cut[0].grid)
+    return Outcome(job.files, [], facts)
+
+
+def _stored(job: Job, inspected: Inspected, cut: tuple[Cut, Mask], info: CaseInfo) -> Outcome:
+    """Bring a case that passed to its grid, and write it."""
+    case = prepare_case(inspected, *cut, info)
     path = write_case(job.out, case, backends()[job.params.format])
+    facts = _facts(info, check_only=False)
     _write_picture(job, facts.picture, case.volume, case.mask, info.prepared_grid)
     entry = entry_of(info, job.out, path)
-    stored = {
-        absolute(job.out / name): Known(stamp_of((job.out / name).stat()), one.sha256)
-        for name, one in entry.files.items()
-    }
-    return Outcome(job.files, ledger.problems, facts, entry, quiet(sources) | stored)
+    return Outcome(job.files, [], facts, entry, _learned(job, entry))
+
+
+def _learned(job: Job, entry: Entry) -> dict[str, Known]:
+    """The digests of what was just written, to spare reading it again."""
+    learned = {}
+    for name, stored in entry.files.items():
+        with suppress(FileNotFoundError):  # a cluster did the case twice, and replaces it just now
+            stamp = stamp_of((job.out / name).stat())
+            learned[absolute(job.out / name)] = Known(stamp, stored.sha256)
+    return learned
+
+
+def _facts(info: CaseInfo, *, check_only: bool) -> Facts:
+    grid = info.prepared_grid
+    name = picture_name(info.key, check_only=check_only)
+    return Facts(name, info.liver_ml, grid.shape_zyx, grid.spacing_zyx_mm, info.ct_digest)
 
 
 def _info(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.files import write_text
+from stages.preprocess.files import CaseFiles
+from stages.preprocess.layouts.tree import is_hidden
 from stages.preprocess.reading.sniff import data_files
 
 LOG = logging.getLogger(__name__)
@@ -43,14 +45,17 @@ class Shortcuts:
 
     def digest(self, path: Path) -> str | None:
         """The SHA-256 of a file that looks as it did when it was read; None for any other."""
-        try:
-            return self._digest(path, path.stat())
-        except OSError:
-            return None
+        known = self.known(path)
+        return None if known is None else known.sha256
 
-    def unchanged(self, path: Path, stat: os.stat_result) -> bool:
-        """Whether nobody has touched a file since its digest was taken."""
-        return self._digest(path, stat) is not None
+    def known(self, path: Path) -> Known | None:
+        """The same, with what the file looked like."""
+        name = absolute(path)
+        known = self._known.get(name)
+        if known is None or known.stamp != _stamp_now(name):
+            return None
+        self._used.add(name)
+        return known
 
     def learn(self, known: Mapping[str, Known]) -> None:
         """Remember digests, by absolute path."""
@@ -65,14 +70,6 @@ class Shortcuts:
             write_text(self._path, "".join(f"{line}\n" for line in lines))
         except OSError as error:  # what stops the run is to be told, not this
             LOG.warning("%s: cannot be written (%s)", self._path, error)
-
-    def _digest(self, path: Path, stat: os.stat_result) -> str | None:
-        name = absolute(path)
-        known = self._known.get(name)
-        if known is None or known.stamp != stamp_of(stat):
-            return None
-        self._used.add(name)
-        return known.sha256
 
 
 def stamp_of(stat: os.stat_result) -> Stamp:
@@ -106,16 +103,69 @@ def quiet(known: Mapping[str, Known]) -> dict[str, Known]:
     return {path: one for path, one in known.items() if one.stamp[1] < latest}
 
 
-def changed(known: Mapping[str, Known]) -> list[Path]:
-    """The files that no longer look as they did when their digest was taken."""
-    return [Path(path) for path, one in known.items() if _stamp_now(path) != one.stamp]
+@dataclass(frozen=True)
+class Origin:
+    """A case's source files as they were found, listed once and read once.
+
+    Attributes:
+        ct: files of the CT.
+        label: files of the label.
+        known: the digest of each, by absolute path.
+    """
+
+    ct: list[Path]
+    label: list[Path]
+    known: dict[str, Known]
+
+    @classmethod
+    def of(cls, files: CaseFiles) -> "Origin":
+        """List and read a case's files. OSError if one cannot be read."""
+        ct, label = source_files(files.ct), source_files(files.label)
+        return cls(ct, label, hash_files([*ct, *label]))
+
+    @classmethod
+    def remembered(cls, files: CaseFiles, shortcuts: Shortcuts) -> "Origin | None":
+        """The same without reading; None unless every file looks as it did when it was read."""
+        try:
+            ct, label = source_files(files.ct), source_files(files.label)
+        except OSError:  # gone since the scan: reading it in earnest will say so
+            return None
+        known = {}
+        for path in (*ct, *label):
+            digest = shortcuts.known(path)
+            if digest is None:
+                return None
+            known[absolute(path)] = digest
+        return cls(ct, label, known)
+
+    def digests(self, files: CaseFiles) -> dict[str, str]:
+        """One digest for the CT and one for the label, from those of all their files."""
+        return {
+            role: combined(path, {name: self.known[name].sha256 for name in map(absolute, listed)})
+            for role, path, listed in (
+                ("ct", files.ct, self.ct),
+                ("label", files.label, self.label),
+            )
+        }
+
+    def _sha256_of(self, paths: list[Path]) -> dict[str, str]:
+        return {name: self.known[name].sha256 for name in map(absolute, paths)}
+
+    def changed(self, files: CaseFiles) -> list[Path]:
+        """The files that no longer look as they did, that are gone, or that are new."""
+        now = {*source_files(files.ct), *source_files(files.label)}
+        touched = [Path(path) for path, one in self.known.items() if _stamp_now(path) != one.stamp]
+        return touched + sorted(now - {*self.ct, *self.label})
 
 
 def source_files(path: Path) -> list[Path]:
-    """All files of a CT or label: the file, the data file of a mere header, or a whole folder."""
+    """All files of a CT or label: the file, the data file of a mere header, or a whole folder.
+
+    What a file browser leaves in a folder is none of them.
+    """
     if not path.is_dir():
         return [path, *data_files(path)]
-    return sorted(file for file in path.rglob("*") if file.is_file())
+    return sorted(file for file in path.rglob("*") if not is_hidden(file.name) and file.is_file())
 
 
 def combined(path: Path, digests: Mapping[str, str]) -> str:
@@ -131,7 +181,8 @@ def combined(path: Path, digests: Mapping[str, str]) -> str:
     lines = sorted(
         f"{Path(os.path.relpath(name, base)).as_posix()} {sha}" for name, sha in digests.items()
     )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    # a file's name on Linux may be no text
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _stamp_now(path: str) -> Stamp | None:

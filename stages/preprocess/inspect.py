@@ -1,19 +1,19 @@
 """Reading a case and holding it against every rule, before anything is made of it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.case import Mask, Volume
 from cache.errors import SourceError
-from cache.orientation import lps_grid
+from cache.orientation import from_lps, lps_grid, to_lps
 from stages.preprocess.files import CaseFiles, LabelNames
-from stages.preprocess.policy import RulesParams
-from stages.preprocess.problems import LEFT_OUT, Finding, Problem
+from stages.preprocess.ledger import Ledger
+from stages.preprocess.problems import Finding
 from stages.preprocess.reading.read import (
     SourceVolume,
     as_hu,
@@ -26,47 +26,8 @@ from stages.preprocess.rules import ct as ct_rules
 from stages.preprocess.rules import label as label_rules
 
 LiverValues = Literal["any"] | list[int] | list[str]
-T = TypeVar("T")
 FEW_VALUES = 8
 MOST_VALUES = 4096  # that integers of a label may span to be counted in a table
-
-
-@dataclass
-class Ledger:
-    """What is found about one case, and whether it can still go into the store."""
-
-    case_id: str
-    rules: RulesParams
-    findings: list[Finding] = field(default_factory=list)
-
-    def note(self, *findings: Finding | None) -> None:
-        """Write down what is broken."""
-        self.findings += [finding for finding in findings if finding is not None]
-
-    def attempt(self, step: Callable[[], T]) -> T | None:
-        """What a step gives; None if a rule makes it impossible, which is written down."""
-        try:
-            return step()
-        except SourceError as error:
-            self.note(finding_of(error))
-            return None
-
-    def fixes(self, rule: str) -> bool:
-        """Whether what breaks this rule is to be mended."""
-        return self.rules.policy(rule) == "fix"
-
-    @property
-    def problems(self) -> list[Problem]:
-        """The findings under their policies."""
-        return [
-            Problem.of(finding, self.case_id, self.rules.policy(finding.rule))
-            for finding in self.findings
-        ]
-
-    @property
-    def is_out(self) -> bool:
-        """Whether some finding keeps the case out of the store."""
-        return any(problem.severity in LEFT_OUT for problem in self.problems)
 
 
 @dataclass(frozen=True)
@@ -89,11 +50,6 @@ class Inspected:
         return float(np.count_nonzero(self.mask)) * self.ct.grid.voxel_ml
 
 
-def finding_of(error: SourceError) -> Finding:
-    """A fault met while reading, as the finding of its rule."""
-    return Finding(error.rule, Path(error.where), error.fact, error.fix)
-
-
 def inspect_case(files: CaseFiles, liver_values: LiverValues, ledger: Ledger) -> Inspected | None:
     """Read a case's two files and apply every rule to them.
 
@@ -113,16 +69,19 @@ def inspect_case(files: CaseFiles, liver_values: LiverValues, ledger: Ledger) ->
     liver = None if label is None else _inspect_label(label, files, liver_values, ledger)
     if ct is None or label is None:
         return None
-    grids = label_rules.overlap(label.path, ct.path.name, ct.grid, label.grid) or (
-        label_rules.label_grid(label.path, ct.path.name, ct.grid, label.grid)
+    apart = label_rules.overlap(label.path, ct.grid, label.grid)
+    differs = None if apart else label_rules.label_grid(label.path, ct.grid, label.grid)
+    ledger.note(apart, differs)
+    if hu is None or liver is None or ((apart or differs) and ledger.is_out):
+        return None
+    mask = _onto_ct(ct, label, liver, ledger, is_elsewhere=differs is not None)
+    if mask is None:
+        return None
+    liver_ml = float(np.count_nonzero(mask)) * ct.grid.voxel_ml
+    ledger.note(
+        label_rules.liver_volume(label.path, liver_ml), label_rules.liver_hu(label.path, hu, mask)
     )
-    ledger.note(grids)
-    if hu is None or liver is None or (grids is not None and ledger.is_out):
-        return None
-    mask = _inspect_both(ct, hu, label, liver, ledger)
-    if mask is None or ledger.is_out:
-        return None
-    return Inspected(replace(ct, array=hu), hu, mask)
+    return None if ledger.is_out else Inspected(replace(ct, array=hu), hu, mask)
 
 
 def ct_to_predict(path: Path) -> tuple[SourceVolume, Volume, list[Finding]]:
@@ -184,25 +143,48 @@ def _inspect_label(
     return mask if empty is None else None
 
 
-def _inspect_both(
-    ct: SourceVolume, hu: Volume, label: SourceVolume, liver: Mask, ledger: Ledger
+def _onto_ct(
+    ct: SourceVolume, label: SourceVolume, liver: Mask, ledger: Ledger, *, is_elsewhere: bool
 ) -> Mask | None:
-    """The liver on the CT's grid, brought there if need be, turned to LPS."""
-    if label_rules.label_grid(label.path, ct.path.name, ct.grid, label.grid) is not None:
-        before_ml = float(np.count_nonzero(liver)) * label.grid.voxel_ml
-        liver = onto_grid(
-            liver, lps_grid(label.grid, label.orientation), lps_grid(ct.grid, ct.orientation)
-        )
-        after_ml = float(np.count_nonzero(liver)) * ct.grid.voxel_ml
-        if not after_ml:
-            ledger.note(label_rules.overlap_of_liver(label.path, ct.path.name, before_ml))
-            return None
-        ledger.note(label_rules.label_outside(label.path, before_ml, after_ml))
-    liver_ml = float(np.count_nonzero(liver)) * ct.grid.voxel_ml
-    ledger.note(
-        label_rules.liver_volume(label.path, liver_ml), label_rules.liver_hu(label.path, hu, liver)
-    )
-    return liver
+    """The liver turned as the CT was, and brought onto its grid if it is on another."""
+    if not is_elsewhere:
+        return _turned_alike(liver, label.orientation, ct.orientation)
+    before_ml = float(np.count_nonzero(liver)) * label.grid.voxel_ml
+    moved = ledger.attempt(lambda: on_the_ct(ct, label, liver))
+    if moved is None:
+        return None
+    after_ml = float(np.count_nonzero(moved)) * ct.grid.voxel_ml
+    if not after_ml:
+        ledger.note(label_rules.overlap_of_liver(label.path, before_ml))
+        return None
+    ledger.note(label_rules.label_outside(label.path, before_ml, after_ml))
+    return moved
+
+
+def _turned_alike(liver: Mask, own: str, wanted: str) -> Mask:
+    """A mask turned to LPS by its own orientation, turned by the CT's instead.
+
+    Near 45 degrees two directions that are one to 1e-7 may have other letters.
+    """
+    if own == wanted:
+        return liver
+    return np.ascontiguousarray(to_lps(from_lps(liver, own), wanted))
+
+
+def on_the_ct(ct: SourceVolume, label: SourceVolume, liver: Mask) -> Mask:
+    """The liver on the CT's grid.
+
+    Raises:
+        SourceError: the axes of one of the two span no space.
+    """
+    own, wanted = lps_grid(label.grid, label.orientation), lps_grid(ct.grid, ct.orientation)
+    try:
+        return onto_grid(liver, own, wanted)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1:]
+        fact = f"cannot be brought onto the CT's grid: {' '.join(reason) or 'no reason given'}"
+        fix = "export the label on the CT's grid"
+        raise SourceError(label.path, fact, fix, rule="label_grid") from error
 
 
 def _liver(label: SourceVolume, names: LabelNames | None, liver_values: LiverValues) -> Mask:
@@ -218,7 +200,11 @@ def _liver(label: SourceVolume, names: LabelNames | None, liver_values: LiverVal
     stop_at(label_rules.label_names(label.path, wanted, names))
     if label.array.ndim == 3:
         return binarize(label.array, _numbers(names, liver_values))
-    chosen = [label.array[..., label.layers[name]] == (names or {})[name][0] for name in wanted]
+    chosen = [
+        label.array[..., layer] == value
+        for name in wanted
+        for layer, value in zip(label.layers[name], (names or {})[name], strict=True)
+    ]
     if not chosen:
         chosen = [np.isin(label.array, liver_values).any(axis=-1)]
     return _as_mask(np.any(chosen, axis=0))

@@ -73,7 +73,7 @@ def shortcuts_of(out: Path) -> Shortcuts:
 
 def state_folder(out: Path) -> Path:
     """Where shortcuts, the journal and pictures of a store lie: beside it, never in it."""
-    place = Path(os.path.abspath(out))  # noqa: PTH100 - Path.absolute() leaves ".." in the name
+    place = Path(os.path.realpath(out))  # one store has one lock, through whatever link it is named
     return place.parent / STATE / place.name
 
 

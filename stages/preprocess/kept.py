@@ -3,15 +3,7 @@
 from typing import Any
 
 from cache.manifest import case_files
-from stages.preprocess.digests import (
-    Known,
-    Shortcuts,
-    absolute,
-    combined,
-    hash_files,
-    source_files,
-)
-from stages.preprocess.files import CaseFiles
+from stages.preprocess.digests import Known, Origin, Shortcuts, absolute, hash_files
 from stages.preprocess.outcome import Facts, Job, Outcome
 from stages.preprocess.prepare import case_key
 from stages.preprocess.problems import Finding, Problem
@@ -39,20 +31,10 @@ def kept(job: Job, key: str) -> Outcome | None:
 
 def quickly_kept(job: Job, shortcuts: Shortcuts) -> Outcome | None:
     """The outcome of a case that is there and whole by all the shortcuts know; None if in doubt."""
-    if job.entry is None:
+    origin = None if job.entry is None else Origin.remembered(job.files, shortcuts)
+    if job.entry is None or origin is None:
         return None
-    try:
-        sources = {
-            absolute(path): shortcuts.digest(path)
-            for source in (job.files.ct, job.files.label)
-            for path in source_files(source)
-        }
-    except OSError:  # gone since the scan: reading it in earnest will say so
-        return None
-    known = {name: digest for name, digest in sources.items() if digest is not None}
-    if len(known) < len(sources):
-        return None
-    outcome = kept(job, case_key(job.files, job.params, digests_by_role(job.files, known)))
+    outcome = kept(job, case_key(job.files, job.params, origin.digests(job.files)))
     if outcome is None or not (job.pictures / picture_name(job.entry.key)).is_file():
         return None
     is_whole = all(
@@ -60,15 +42,6 @@ def quickly_kept(job: Job, shortcuts: Shortcuts) -> Outcome | None:
         for name, stored in job.entry.files.items()
     )
     return outcome if is_whole else None
-
-
-def digests_by_role(files: CaseFiles, digests: dict[str, str]) -> dict[str, str]:
-    """One digest for the CT and one for the label, from those of all their files."""
-    by_role = {}
-    for role, path in (("ct", files.ct), ("label", files.label)):
-        names = [absolute(file) for file in source_files(path)]
-        by_role[role] = combined(path, {name: digests[name] for name in names})
-    return by_role
 
 
 def stored_digests(job: Job) -> dict[str, Known] | None:

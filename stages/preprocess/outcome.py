@@ -71,6 +71,7 @@ class Outcome:
         entry: its line of the manifest, if it is in the store.
         learned: digests of files that were read, by absolute path.
         was_there: it lay in the store already.
+        bug: the traceback of an error that is no fault of the data; empty if there was none.
     """
 
     files: CaseFiles
@@ -79,6 +80,7 @@ class Outcome:
     entry: Entry | None = None
     learned: dict[str, Known] = field(default_factory=dict)
     was_there: bool = False
+    bug: str = ""
 
     @property
     def is_out(self) -> bool:

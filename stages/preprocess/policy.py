@@ -27,6 +27,7 @@ class RulesParams(BaseModel, frozen=True, extra="forbid"):
     safe_id: Must
     patient_id: Should
     unknown_exclusion: Literal["error", "warn"]
+    case_count: Literal["error", "warn"]
     data_inside: Must
     lfs_pointer: Must
     extension: Fixable

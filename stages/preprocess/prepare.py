@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.case import CaseInfo, Mask, PreparedCase, Volume, Voxels
+from cache.case import FORMAT_VERSION, CaseInfo, Mask, PreparedCase, Volume, Voxels
 from cache.errors import SourceError
 from cache.grid import Box, Grid, Triple, box_of, triple
 from cache.orientation import from_lps, lps_grid
@@ -29,25 +29,10 @@ FOREGROUND_VOXELS = 4096  # enough to place patches everywhere in a liver, 48 KB
 
 @dataclass(frozen=True)
 class Cut:
-    """The part of a CT that is kept.
+    """The part of a CT that is kept, at first as it is, then on the grid it is brought to.
 
     Attributes:
-        volume: int16 HU inside the box, (Z, Y, X), LPS; a view of the whole.
-        grid: where its voxels lie.
-        box: what was cut out of the LPS-turned source.
-    """
-
-    volume: Volume
-    grid: Grid
-    box: Box
-
-
-@dataclass(frozen=True)
-class PreparedVolume:
-    """A CT ready for the network, and the way back.
-
-    Attributes:
-        volume: int16 HU on ``grid``, (Z, Y, X), LPS.
+        volume: int16 HU inside the box, (Z, Y, X), LPS; at first a view of the whole.
         grid: where its voxels lie.
         box: what was cut out of the LPS-turned source.
     """
@@ -68,7 +53,7 @@ def case_key(files: CaseFiles, params: PreprocessParams, digests: dict[str, str]
         "names": files.names,
         "digests": digests,
         "params": params.model_dump(mode="json"),
-        "version": PREPARE_VERSION,
+        "version": [PREPARE_VERSION, FORMAT_VERSION],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -101,7 +86,7 @@ def prepare_case(inspected: Inspected, cut: Cut, cut_mask: Mask, info: CaseInfo)
     return PreparedCase(info, volume, mask, source_mask, sample_foreground(mask))
 
 
-def prepare_volume(ct: SourceVolume, hu: Volume, params: PreprocessParams) -> PreparedVolume:
+def prepare_volume(ct: SourceVolume, hu: Volume, params: PreprocessParams) -> Cut:
     """Crop a CT and bring it to its grid, without a label.
 
     Args:
@@ -114,7 +99,7 @@ def prepare_volume(ct: SourceVolume, hu: Volume, params: PreprocessParams) -> Pr
     """
     cut = cut_volume(ct, hu, params, None)
     grid = target_grid(cut.grid, params)
-    return PreparedVolume(_resized(cut, grid), grid, cut.box)
+    return Cut(_resized(cut, grid), grid, cut.box)
 
 
 def cut_volume(ct: SourceVolume, hu: Volume, params: PreprocessParams, mask: Mask | None) -> Cut:

@@ -1,10 +1,11 @@
 """Stage one: every case of a data set into the store, or into problems.json."""
 
 import logging
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache.errors import StoreError
+from cache.errors import SourceError, StoreError
 from cache.files import remove, remove_partials
 from cache.manifest import Entry, Manifest, read_manifest, write_manifest
 from cache.writer import stored_cases
@@ -13,9 +14,8 @@ from stages.preprocess.kept import quickly_kept
 from stages.preprocess.outcome import Job, Outcome
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.policy import RulesParams
-from stages.preprocess.problems import Problem
 from stages.preprocess.scan import Scan, scan
-from stages.preprocess.tell import problems_of, refusal, without_copies, write_pages
+from stages.preprocess.tell import Summary, problems_of, summary_of, without_copies, write_pages
 from stages.preprocess.workers.dispatch import worked
 
 LOG = logging.getLogger(__name__)
@@ -37,23 +37,6 @@ class Sources:
     layout: str
     exclude: list[str]
     patient_id: str | None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did.
-
-    Attributes:
-        cases: ids of the cases that passed; unless it was a mere check, they are in the store.
-        problems: all that was found.
-        kept: how many of the cases were already there, unchanged.
-        refusal: why there is no manifest; None if all is well.
-    """
-
-    cases: list[str]
-    problems: list[Problem]
-    kept: int
-    refusal: SourceError | None
 
 
 def run(
@@ -78,25 +61,18 @@ def run(
         out: the store.
         params: the ``preprocess`` section.
         rules: the ``rules`` section.
-        workers: processes at a time on this machine.
+        workers: processes at a time; with one, all is done in this process.
         scheduler: address of a Dask scheduler whose workers do it instead.
         prune: also delete stored cases that are no longer in the data set.
         check_only: hold everything against the rules, and store nothing.
 
     Raises:
-        SourceError: the data set cannot be used, no case is left, or a rule whose policy is
-            ``error`` is broken.
+        SourceError: the data set cannot be used.
         StoreError: the store cannot be written to, or another run is writing to it.
     """
-    _require_apart(sources.src, out)
-    found = scan(
-        sources.src,
-        layout=sources.layout,
-        exclude=sources.exclude,
-        patient_id=sources.patient_id,
-        rules=rules,
-    )
-    LOG.info("%s", found.reason)
+    if scheduler is not None:  # the cluster's machines have other working folders
+        sources, out = replace(sources, src=_absolute(sources.src)), _absolute(out)
+    found = _scanned(sources, out, rules)
     _make_folder(state_folder(out) if check_only else out)
     with only_writer(out):
         journal = Journal(out)
@@ -107,21 +83,84 @@ def run(
         outcomes = without_copies(outcomes, rules)
         problems = found.problems + [problem for one in outcomes for problem in problems_of(one)]
         write_pages(out, _pictures(out), outcomes, problems)
-        good = [one for one in outcomes if one.facts is not None and not one.is_out]
-        refused = refusal(sources.src, out, good, problems)
-        if refused is not None and not check_only:
-            journal.begin()
-        if refused is not None:
-            raise refused
-        if not check_only:
-            remove_partials(out)  # of workers that were killed in this run
-            _publish(out, Manifest(_entries(good), params.model_dump(mode="json")))
-            known = before | _entries(outcomes)
-            if prune:
-                _prune(out, _entries(good), known)
-            journal.end(_unlisted(out, _entries(good), known))
-    cases = [one.files.case_id for one in good]
-    return Summary(cases, problems, sum(one.was_there for one in good))
+        summary = summary_of(sources.src, out, outcomes, problems)
+        if check_only:
+            return summary
+        if summary.refusal is not None:
+            journal.begin()  # nobody is to train on what was there before
+            return summary
+        _publish(out, journal, outcomes, before, params)
+        if prune:
+            _prune(out, {files.case_id for files in found.cases}, before | _entries(outcomes))
+    return summary
+
+
+def run_again(
+    sources: Sources,
+    out: Path,
+    params: PreprocessParams,
+    rules: RulesParams,
+    *,
+    only: frozenset[str],
+    workers: int,
+) -> Summary:
+    """Prepare some cases of a store anew, whatever lies there; all others stay as they are.
+
+    ``problems.json`` and ``qc.html`` stay too: they tell of the whole data set.
+
+    Args:
+        sources: where the scans are.
+        out: the store.
+        params: the ``preprocess`` section it was made with.
+        rules: the ``rules`` section.
+        only: ids of the cases.
+        workers: processes at a time.
+
+    Raises:
+        SourceError: the data set cannot be used, or lacks one of the cases; nothing is changed.
+        StoreError: the store cannot be written to, or another run is writing to it.
+    """
+    found = _scanned(sources, out, rules)
+    cases = [files for files in found.cases if files.case_id in only]
+    _require_all(sources.src, only, {files.case_id for files in cases})
+    with only_writer(out):
+        journal = Journal(out)
+        listed = read_manifest(out).cases
+        before = journal.read()
+        remove_partials(out)
+        # without their entries, none of them is believed to be there
+        jobs = _jobs(replace(found, cases=cases), out, params, rules, {}, check_only=False)
+        outcomes = _outcomes(jobs, out, journal, workers=workers, scheduler=None)
+        good = {case_id: entry for case_id, entry in listed.items() if case_id not in only}
+        good |= _entries([one for one in outcomes if not one.is_out])
+        _write_unless_there(out, Manifest(good, params.model_dump(mode="json")))
+        journal.end(_unlisted(out, good, before))
+    problems = [problem for one in outcomes for problem in one.problems]
+    return summary_of(sources.src, out, outcomes, problems)
+
+
+def _scanned(sources: Sources, out: Path, rules: RulesParams) -> Scan:
+    _require_apart(sources.src, out)
+    found = scan(
+        sources.src,
+        layout=sources.layout,
+        exclude=sources.exclude,
+        patient_id=sources.patient_id,
+        rules=rules,
+    )
+    LOG.info("%s", found.reason)
+    return found
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - it also takes ".." out
+
+
+def _require_all(src: Path, wanted: frozenset[str], found: set[str]) -> None:
+    missing = sorted(wanted - found)
+    if missing:
+        fact = f"does not have case {', '.join(missing)}, or has it with a problem"
+        raise SourceError(src, fact, "name the data set the store was made from")
 
 
 def _require_apart(src: Path, out: Path) -> None:
@@ -191,8 +230,27 @@ def _entries(outcomes: list[Outcome]) -> dict[str, Entry]:
     return {one.files.case_id: one.entry for one in outcomes if one.entry is not None}
 
 
-def _publish(out: Path, manifest: Manifest) -> None:
-    """Write the manifest, unless it is there: then a rerun touches nothing that is read."""
+def _publish(
+    out: Path,
+    journal: Journal,
+    outcomes: list[Outcome],
+    before: dict[str, Entry],
+    params: PreprocessParams,
+) -> None:
+    """Write the manifest of the cases that passed."""
+    remove_partials(out)  # of workers that were killed in this run
+    listed = _entries([one for one in outcomes if not one.is_out])
+    for entry in listed.values():
+        if not (out / entry.file).exists():
+            fact = "was written elsewhere by the cluster"
+            fix = "mount the store under the same path on every machine"
+            raise StoreError(out / entry.file, fact, fix)
+    _write_unless_there(out, Manifest(listed, params.model_dump(mode="json")))
+    journal.end(_unlisted(out, listed, before | _entries(outcomes)))
+
+
+def _write_unless_there(out: Path, manifest: Manifest) -> None:
+    """Write a manifest, unless it is there: then a rerun touches nothing that is read."""
     try:
         if read_manifest(out) == manifest:
             return
@@ -201,14 +259,23 @@ def _publish(out: Path, manifest: Manifest) -> None:
     write_manifest(out, manifest)
 
 
-def _prune(out: Path, listed: dict[str, Entry], known: dict[str, Entry]) -> None:
-    """Delete the cases that are not listed: all that are whole, and damaged ones known to be ours.
+def _prune(out: Path, wanted: set[str], known: dict[str, Entry]) -> None:
+    """Delete the cases that are no longer in the data set, damaged ones known to be ours too.
 
-    A file that only has our ending may be somebody's data, and stays.
+    Of a case that is there in two formats, the one that is not listed goes. A file that only has
+    our ending may be somebody's data, and stays.
     """
-    ours = {path.name for path in stored_cases(out)} | {entry.file for entry in known.values()}
-    for name in ours - {entry.file for entry in listed.values()}:
+    ours = {path.name: info.case_id for path, info in stored_cases(out).items()}
+    ours |= {entry.file: entry.case_id for entry in known.values()}
+    listed = {entry.file for entry in read_manifest(out).cases.values()}
+    others = {path for path in ours if path not in listed and _has_twin(ours[path], listed, known)}
+    for name in others | {name for name, case_id in ours.items() if case_id not in wanted}:
         remove(out / name)
+
+
+def _has_twin(case_id: str, listed: set[str], known: dict[str, Entry]) -> bool:
+    entry = known.get(case_id)
+    return entry is not None and entry.file in listed
 
 
 def _unlisted(out: Path, listed: dict[str, Entry], known: dict[str, Entry]) -> dict[str, Entry]:

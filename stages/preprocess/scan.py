@@ -55,6 +55,7 @@ def scan(
     wanted = {key: claim for key, claim in found.claims.items() if key not in excluded}
     cases, problems = _judged(src, wanted, patient_id, rules)
     problems += found.ignored
+    problems += [Problem.of(one, "", rules.policy(one.rule)) for one in found.findings]
     problems += [_excluded(key, found.claims[key]) for key in excluded & found.claims.keys()]
     problems += _unknown_exclusions(excluded - found.claims.keys(), rules)
     problems += _left_out(found, cases, problems)

@@ -1,7 +1,7 @@
 """What a run tells of all cases together: problems.json, qc.html, and why it ends with an error."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.errors import SourceError
@@ -13,6 +13,25 @@ from stages.preprocess.qc import Card, write_qc
 from stages.preprocess.rules.dataset import same_ct
 
 TOLD = 10  # problems in an error's message; all are in problems.json
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        cases: ids of the cases that passed; unless it was a mere check, they are in the store.
+        problems: all that was found.
+        kept: how many of the cases were already there, unchanged.
+        refusal: why there is no manifest; None if all is well.
+        bugs: tracebacks of errors that are no faults of the data, each with its case.
+    """
+
+    cases: list[str]
+    problems: list[Problem]
+    kept: int
+    refusal: SourceError | None
+    bugs: list[str]
 
 
 def without_copies(outcomes: list[Outcome], rules: RulesParams) -> list[Outcome]:
@@ -55,20 +74,29 @@ def write_pages(
             remove(picture)
 
 
-def refusal(
-    src: Path, out: Path, good: list[Outcome], problems: list[Problem]
-) -> SourceError | None:
+def summary_of(src: Path, out: Path, outcomes: list[Outcome], problems: list[Problem]) -> Summary:
+    """What a run did."""
+    good = [one for one in outcomes if one.facts is not None and not one.is_out]
+    return Summary(
+        [one.files.case_id for one in good],
+        problems,
+        sum(one.was_there for one in good),
+        _refusal(src, out, bool(good), problems),
+        [f"case {one.files.case_id}:\n{one.bug}" for one in outcomes if one.bug],
+    )
+
+
+def _refusal(src: Path, out: Path, has_good: bool, problems: list[Problem]) -> SourceError | None:
     """Why there is to be no manifest: no case passed, or a rule is broken that must not be."""
     errors = [problem for problem in problems if problem.severity == "error"]
-    if good and not errors:
+    if has_good and not errors:
         return None
-    left_out = errors or [problem for problem in problems if problem.severity == "skipped"]
     what = "no case can be used"
     if errors:
         what = f"{len(errors)} findings under rules whose policy is error"
+    left_out = errors or [problem for problem in problems if problem.severity == "skipped"]
     reasons = "".join(f"\n  {problem.path}: {problem.fact}" for problem in left_out[:TOLD])
-    fix = f"mend what {out.parent / 'problems.json'} names"
-    return SourceError(src, f"{what}:{reasons}", fix)
+    return SourceError(src, f"{what}:{reasons}", f"mend what {out.parent / 'problems.json'} names")
 
 
 def _cards(outcomes: Iterable[Outcome], pictures: Path) -> Iterator[Card]:

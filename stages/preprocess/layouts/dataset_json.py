@@ -7,6 +7,7 @@ from typing import Any
 from cache.errors import SourceError
 from stages.preprocess.files import LabelNames
 from stages.preprocess.layouts.texts import read_json
+from stages.preprocess.problems import Finding
 
 NAME = "dataset.json"
 EXAMPLE = '{"labels": {"background": 0, "liver": 1}}'
@@ -56,6 +57,16 @@ def label_names(folder: Path, fields: dict[str, Any]) -> LabelNames | None:
         # one name may stand at several numbers
         names[name] = names.get(name, ()) + values
     return {name: values for name, values in names.items() if set(values) != {0}}
+
+
+def case_count(folder: Path, fields: dict[str, Any], found: int) -> list[Finding]:
+    """Whether as many training cases were found as dataset.json announces, if it does."""
+    announced = fields.get("numTraining")
+    if not isinstance(announced, int) or announced == found:
+        return []
+    fact = f"dataset.json announces {announced} training cases, {found} are there"
+    fix = "copy the data set again if some are missing, or correct numTraining"
+    return [Finding("case_count", folder / NAME, fact, fix)]
 
 
 def _entry(folder: Path, key: str, value: object) -> tuple[str, tuple[int, ...]]:

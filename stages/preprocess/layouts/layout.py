@@ -49,11 +49,13 @@ class Found:
         claims: by the case's id.
         ignored: files and folders it knows to be no training case, with the reason.
         other: the reason for all files that neither ``claims`` nor ``ignored`` names.
+        findings: what is wrong with the data set as a whole.
     """
 
     claims: dict[str, Claim]
     ignored: list[Problem] = field(default_factory=list)
     other: str = "is not the CT or label of a case"
+    findings: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,9 @@ def _find(tree: Tree) -> Found:
     else:
         pieces, other = list(_in_folders(tree)), "is not the CT or label of a case"
     named = [(case_id, claim.joined(Claim(names=names))) for case_id, claim in pieces]
-    return Found(gathered(named), not_for_training(tree), other)
+    claims = gathered(named)
+    count = dataset_json.case_count(tree.root, fields, len(claims))
+    return Found(claims, not_for_training(tree), other, count)
 
 
 def _listed(root: Path, training: Any) -> Iterator[tuple[str, Claim]]:

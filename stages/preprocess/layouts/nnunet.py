@@ -53,7 +53,9 @@ def _find(tree: Tree) -> Found:
     else:
         pieces = list(_in_folders(tree))
     named = [(case_id, claim.joined(Claim(names=names))) for case_id, claim in pieces]
-    return Found(gathered(named), not_for_training(tree))
+    claims = gathered(named)
+    count = dataset_json.case_count(tree.root, fields, len(claims))
+    return Found(claims, not_for_training(tree), findings=count)
 
 
 def not_for_training(tree: Tree) -> list[Problem]:

@@ -17,6 +17,11 @@ HIDDEN = {
 }
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name belongs to the system, not to the data set."""
+    return name.startswith(".") or name.lower() in HIDDEN
+
+
 @dataclass(frozen=True)
 class Listing:
     """What lies in one folder, each list sorted by name.
@@ -82,7 +87,7 @@ class Tree:
         listing = Listing([], [], [])
         for entry in by_name:
             path = folder / entry.name
-            if entry.name.startswith(".") or entry.name.lower() in HIDDEN:
+            if is_hidden(entry.name):
                 listing.hidden.append(path)
             elif _is_folder(entry) and not (_is_link(entry) and self._leads_back(path)):
                 listing.folders.append(path)

@@ -3,7 +3,8 @@
 pydicom reads the headers, SimpleITK later the voxels.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def choose_series(folder: Path, *, is_ct: bool) -> Series:
     for key, group in groups.items():
         if key != chosen:
             number, kind = group[0][1].get("SeriesNumber"), key[0] or "unknown"
-            what = f"another series (number {number}, {kind}, {len(group)} files)"
+            what = f"another series (number {number}, {kind})"
             unused |= {path: what for path, _ in group}
     return _ordered(folder, groups[chosen], unused)
 
@@ -109,7 +110,6 @@ def _header(path: Path) -> Any:
     """The tags of one file; refused if it ends within its header or its voxels."""
     import pydicom  # 0.15 s to import, and most data sets are no DICOM
     from pydicom.config import disable_value_validation
-    from pydicom.errors import InvalidDicomError
 
     try:
         # validation would quote odd values, UIDs among them, in warnings
@@ -117,10 +117,20 @@ def _header(path: Path) -> Any:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
             header_bytes = file.tell()
             _require_all_bytes(path, header, header_bytes)
-            _series_of(header), _frames(header)  # text becomes numbers here, or cannot
-    except (InvalidDicomError, OSError, ValueError, TypeError, EOFError) as error:
+            _require_convertible(header)
+    except (SourceError, MemoryError):
+        raise
+    # of damaged bytes, pydicom raises what they happen to lead to: a dozen types, some its own
+    except Exception as error:
         raise SourceError(path, f"its DICOM header cannot be read ({error})", EXPORT) from error
     return header
+
+
+def _require_convertible(header: Any) -> None:
+    """Turn every tag that is used into what it stands for: text becomes numbers here, or cannot."""
+    for tag in TAGS:
+        header.get(tag)
+    hash(_series_of(header)), _frames(header)
 
 
 def _series_of(header: Any) -> tuple[Any, ...]:
@@ -151,22 +161,18 @@ def _ordered(folder: Path, group: list[tuple[Path, Any]], unused: dict[Path, str
         gantry_tilt(folder, origins, kept[0].normal),
     ]
     found = [finding for finding in findings if finding is not None]
-    return Series([one.path for one in kept], found + _other_files(folder, unused))
+    return Series([one.path for one in kept], found + _other_files(folder, unused.values()))
 
 
-def _other_files(folder: Path, unused: dict[Path, str]) -> list[Finding]:
-    """One finding per reason for files of the folder that are not read; it names a few."""
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for path, reason in unused.items():
-        by_reason[reason].append(path.relative_to(folder).as_posix())
+def _other_files(folder: Path, reasons: Iterable[str]) -> list[Finding]:
+    """One finding per reason for files of the folder that are not read.
+
+    It is stored, so it has no names: they may hold the patient's.
+    """
     return [
-        Finding(OTHER_FILES, folder, f"{_names(names)}: {reason}", "-")
-        for reason, names in sorted(by_reason.items())
+        Finding(OTHER_FILES, folder, f"{count} {'file' if count == 1 else 'files'}: {reason}", "-")
+        for reason, count in sorted(Counter(reasons).items())
     ]
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _slice(path: Path, header: Any) -> Slice:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from cache.errors import SourceError
 from stages.preprocess.reading.sniff import GZIP_MAGIC, data_files, extension_by_content
+from stages.preprocess.rules.ct import EXPORT_AGAIN
 
-EXPORT_AGAIN = "export or download the file again, or list the case under data.exclude"
 METAIMAGE_HEADER = 1 << 16  # bytes, far more than any has
 PADDING = 1 << 16  # bytes allowed after the voxels of a NIfTI file
 HEADER_END = {".nrrd": b"\n\n", ".mha": b"ElementDataFile = LOCAL\n"}

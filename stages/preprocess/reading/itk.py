@@ -8,7 +8,7 @@ from pathlib import Path
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from cache.errors import SourceError
-from stages.preprocess.reading.intact import EXPORT_AGAIN
+from stages.preprocess.rules.ct import EXPORT_AGAIN
 
 # what the readers say, and the rule it is about
 RULE_OF_REASON = {

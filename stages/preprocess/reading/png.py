@@ -1,6 +1,8 @@
 """A label that is a folder with one PNG image per slice, as CHAOS gives it."""
 
 import re
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,16 @@ from PIL import Image, UnidentifiedImageError
 from cache.errors import SourceError
 from cache.grid import Grid
 
+# what Pillow raises on damaged bytes, or on more pixels than a slice can have
+UNREADABLE = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 FIX = "put one PNG image per slice of the CT into the folder, named in their order"
 
 
@@ -47,7 +59,7 @@ def _read(path: Path) -> NDArray[Any]:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise SourceError(path, f"cannot be read as an image ({error})", FIX) from error
     if pixels.ndim != 2:
         raise SourceError(path, "is a colour image, not a label", FIX, rule="plain_numbers")

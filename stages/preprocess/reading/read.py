@@ -18,12 +18,18 @@ from cache.orientation import to_lps
 from stages.preprocess.files import LabelNames
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.dicom import choose_series
-from stages.preprocess.reading.intact import EXPORT_AGAIN, require_checksum, require_whole_file
+from stages.preprocess.reading.intact import require_checksum, require_whole_file
 from stages.preprocess.reading.itk import refusal, without_warnings
 from stages.preprocess.reading.png import png_files, read_png_stack
+from stages.preprocess.reading.segments import segments_of
 from stages.preprocess.reading.sniff import extension_by_content, readable, readable_series
-from stages.preprocess.reading.stated import stated_geometry, with_lost_numbers
+from stages.preprocess.reading.stated import (
+    require_voxels_behind_header,
+    stated_geometry,
+    with_lost_numbers,
+)
 from stages.preprocess.rules import header
+from stages.preprocess.rules.ct import EXPORT_AGAIN
 
 INT16 = np.iinfo(np.int16)
 
@@ -38,7 +44,7 @@ class SourceVolume:
         grid: where its voxels lie in the file's own order.
         orientation: where the file's x, y and z axes point, for instance "LPS" or "RAS".
         names: label values by structure, where the file names them.
-        layers: the layer of each structure, where there are several.
+        layers: the layer of each of a structure's values, in their order; where there are names.
         findings: what its header breaks, and files of its folder that do not belong to it.
     """
 
@@ -47,7 +53,7 @@ class SourceVolume:
     grid: Grid
     orientation: str
     names: LabelNames | None = None
-    layers: dict[str, int] = field(default_factory=dict)
+    layers: dict[str, tuple[int, ...]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -139,6 +145,7 @@ def _read_file(path: Path) -> SourceVolume:
         raise SourceError(path, "is empty", EXPORT_AGAIN, rule="truncated")
     findings = [header.extension(path, extension_by_content(path))]
     stated = stated_geometry(path)
+    require_voxels_behind_header(path)
     if stated is not None:
         stop_at(header.spacing_positive(path, stated.spacing_xyz_mm))
     with readable(path) as openable, without_warnings():
@@ -148,10 +155,9 @@ def _read_file(path: Path) -> SourceVolume:
             # the header alone decides most rejections; a bad case's voxels are never decompressed
             reader.ReadImageInformation()
             findings.append(_take_three_dimensions(path, reader))
-            segments = _segments(reader)
-            if not segments:
-                kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-                stop_at(header.plain_numbers(path, kind, reader.GetNumberOfComponents()))
+            names, layers = segments_of(path, reader)
+            if not names:
+                stop_at(_plain_numbers(path, reader.GetPixelID(), reader.GetNumberOfComponents()))
             require_whole_file(path, reader)
             image = reader.Execute()
         except RuntimeError as error:
@@ -167,8 +173,8 @@ def _read_file(path: Path) -> SourceVolume:
         _turned(voxels, orientation),
         grid,
         orientation,
-        names={name: (value,) for name, (_, value) in segments.items()} or None,
-        layers={name: layer for name, (layer, _) in segments.items()},
+        names=names or None,
+        layers=layers,
         findings=[finding for finding in findings if finding],
     )
 
@@ -182,6 +188,7 @@ def _read_series(path: Path, *, is_ct: bool) -> SourceVolume:
             image = reader.Execute()
         except RuntimeError as error:
             raise refusal(path, error) from error
+    stop_at(_plain_numbers(path, image.GetPixelID(), image.GetNumberOfComponentsPerPixel()))
     grid = grid_of(image)
     findings = [*series.findings, header.direction(path, grid)]
     orientation = orientation_of(grid)
@@ -228,18 +235,5 @@ def _take_three_dimensions(path: Path, reader: sitk.ImageFileReader) -> Finding 
     return finding
 
 
-def _segments(reader: sitk.ImageFileReader) -> dict[str, tuple[int, int]]:
-    """Layer and label value by structure, of a .seg.nrrd file; empty for all others."""
-    segments = {}
-    keys = set(reader.GetMetaDataKeys())
-    number = 0
-    while f"Segment{number}_Name" in keys or f"Segment{number}_LabelValue" in keys:
-        fields = {
-            name: reader.GetMetaData(f"Segment{number}_{name}")
-            for name in ("Name", "LabelValue", "Layer")
-            if f"Segment{number}_{name}" in keys
-        }
-        name = fields.get("Name", f"Segment {number}")
-        segments[name] = (int(fields.get("Layer", 0)), int(fields.get("LabelValue", 1)))
-        number += 1
-    return segments
+def _plain_numbers(path: Path, pixel_id: int, components: int) -> Finding | None:
+    return header.plain_numbers(path, sitk.GetPixelIDValueAsString(pixel_id), components)

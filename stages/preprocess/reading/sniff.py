@@ -2,14 +2,13 @@
 
 import os
 import re
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from cache.errors import SourceError
+from stages.preprocess.reading.links import linked
 
 # the longer ending first, where one ends like another
 EXTENSIONS = (".nii.gz", ".nii", ".mha", ".mhd", ".seg.nrrd", ".nrrd", ".nhdr")
@@ -18,7 +17,12 @@ START_BYTES = 4096  # of a file, in which the whole header of a compressed one i
 DICOM_BYTES = 132  # 128 that mean nothing, then the magic word
 GZIP_MAGIC = b"\x1f\x8b"
 LFS_POINTER = b"version https://git-lfs"
-DETACHED = (".mhd", ".nhdr")  # headers that name the file with the voxels
+NIFTI = (".nii", ".nii.gz")
+LONG_HEADER = 1 << 16  # bytes, far more than any MetaImage header has
+NRRD_END = re.compile(rb"\n\r?\n|\r\r")
+DATA_KEY = re.compile(
+    rb"^[ \t]*(?:elementdatafile|data ?file)\s*[=:]\s*([^\n]*)", re.IGNORECASE | re.MULTILINE
+)
 
 
 def extension_by_content(path: Path) -> str | None:
@@ -60,27 +64,18 @@ def is_dicom(path: Path) -> bool:
 
 def data_files(path: Path) -> list[Path]:
     """The files with the voxels, beside a header that names them; empty for all other files."""
-    if not path.name.lower().endswith(DETACHED):
-        return []
-    # "ElementDataFile = 1.raw", "data file: 1.raw", or a list with one name a line
-    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    names = {line.partition(mark)[2].strip() for line in lines for mark in "=:"}
-    names |= {line.strip() for line in lines}
-    return sorted(path.parent / name for name in names if name and _is_file(path.parent / name))
+    return sorted({data for data in declared_data_files(path) if _is_file(data)})
 
 
 def declared_data_files(path: Path) -> list[Path]:
     """The data files a detached header declares, or their pattern, whether they are there or not.
 
-    Empty for all other files.
+    Empty for all other files. A file with the ending of NIfTI is not opened: it is the usual one,
+    and ``readable`` refuses a detached header under it.
     """
-    if not path.name.lower().endswith(DETACHED):
+    if path.name.lower().endswith(NIFTI):
         return []
-    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    # "ElementDataFile = ../slice%03d.raw 1 9 1", "data file: 1.raw"
-    pairs = [re.split("[=:]", line, maxsplit=1) for line in lines]
-    names = [pair[1].strip() for pair in pairs if len(pair) == 2 and _is_data_key(pair[0])]
-    return [path.parent / name for name in names]
+    return [path.parent / name for name in _data_names(path)]
 
 
 @contextmanager
@@ -89,18 +84,19 @@ def readable(path: Path) -> Iterator[Path]:
 
     A link is made where the extension is missing or wrong, and on Windows where the path is not
     ASCII, which SimpleITK cannot open there.
+
+    Raises:
+        SourceError: it is a git-LFS pointer, or it names its data in a way that hides what is read.
     """
     extension = extension_by_content(path)
+    _require_known_data(path)
     fits = extension is None or path.name.lower().endswith(extension)
     if fits and (os.name != "nt" or str(path).isascii()):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="liver3d-") as folder:
-        link = Path(folder) / f"volume{extension or path.suffix}"
-        _link(path.resolve(), link)
-        for beside in data_files(path):
-            _link(beside.resolve(), Path(folder) / beside.name)
-        yield link
+    name = f"volume{extension or path.suffix}"
+    with linked({**_links_beside(path), name: path}) as folder:
+        yield folder / name
 
 
 @contextmanager
@@ -109,27 +105,84 @@ def readable_series(files: Sequence[Path]) -> Iterator[list[Path]]:
     if os.name != "nt" or all(str(path).isascii() for path in files):
         yield list(files)
         return
-    with tempfile.TemporaryDirectory(prefix="liver3d-") as folder:
-        links = [Path(folder) / f"{number:06}.dcm" for number in range(len(files))]
-        for path, link in zip(files, links, strict=True):
-            _link(path.resolve(), link)
-        yield links
+    links = {f"{number:06}.dcm": path for number, path in enumerate(files)}
+    with linked(links) as folder:
+        yield [folder / name for name in links]
 
 
-def _link(target: Path, link: Path) -> None:
-    """Link, or copy where the file system or Windows forbids links."""
-    for attempt in (os.symlink, os.link, shutil.copyfile):
-        try:
-            attempt(target, link)
-        except OSError:
-            if attempt is shutil.copyfile:
-                raise
+def _links_beside(path: Path) -> dict[str, Path]:
+    """The data files of a header by their names below its folder; it finds others by itself."""
+    below = [data for data in data_files(path) if data.is_relative_to(path.parent)]
+    links = {str(data.relative_to(path.parent)): data for data in below}
+    for name in links:
+        if ".." in Path(name).parts:
+            fact = f"names the data file {name!r} above its folder, and is read under another name"
+            fix = "give it the ending of its format and an ASCII path, or put the data beside it"
+            raise SourceError(path, fact, fix)
+    return links
+
+
+def _require_known_data(path: Path) -> None:
+    """Refuse a header whose data ``data_files`` does not know: the case's key would lack them."""
+    text = _header_text(path)
+    if len(text) > LONG_HEADER and not text.startswith(b"NRRD") and not DATA_KEY.search(text):
+        raise SourceError(path, f"has no ElementDataFile in {len(text):,} bytes", "export it again")
+    names = _data_names(path)
+    if names and path.name.lower().endswith(NIFTI):
+        fact, fix = "is a header that names its data file, under the ending of NIfTI", "rename it"
+        raise SourceError(path, fact, fix, rule="data_inside")
+    for name in names:
+        if "%" in name:
+            fact = f"names its data files by the pattern {name!r}"
+            raise SourceError(path, fact, "write the volume as one file", rule="data_inside")
+        if not _is_file(path.parent / name):
+            fact = f"names the data file {name!r}, which is not there"
+            raise SourceError(path, fact, "put the data file where the header has it")
+
+
+def _data_names(path: Path) -> list[str]:
+    """What a header's text names as its data: files, or a pattern for their names.
+
+    Source: MetaIO's documentation (``ElementDataFile``) and the definition of NRRD
+    (``data file``); either may say LIST, and one name a line follows.
+    """
+    text = _header_text(path)
+    names = []
+    for found in DATA_KEY.finditer(text):
+        name = found[1].strip()
+        if name.upper().startswith(b"LIST"):
+            rest = path.read_bytes().replace(b"\r", b"\n")[found.end() :]
+            names += rest.splitlines()
+            break
+        if name.upper() != b"LOCAL":
+            names.append(name)
+    return [os.fsdecode(name.strip()) for name in names if name.strip()]
+
+
+def _header_text(path: Path) -> bytes:
+    """The start of a MetaImage or NRRD file with its whole header; empty for all others.
+
+    Every carriage return in it is a line feed.
+    """
+    with path.open("rb") as file:
+        text = file.read(START_BYTES)
+        if text.startswith(b"NRRD"):
+            # the names of many structures make it as long as they like
+            while not NRRD_END.search(text) and (more := file.read(len(text))):
+                text += more
+            end = NRRD_END.search(text)
+            text = text[: end.start()] if end else text
+        elif _is_metaimage(path, text):
+            text += file.read(LONG_HEADER)
         else:
-            return
+            return b""
+    return text.replace(b"\r", b"\n")
 
 
-def _is_data_key(text: str) -> bool:
-    return text.strip().lower().replace(" ", "") in ("elementdatafile", "datafile")
+def _is_metaimage(path: Path, head: bytes) -> bool:
+    # the reader goes by the ending, and finds the words behind any number of comments
+    is_called_so = path.name.lower().endswith((".mha", ".mhd"))
+    return is_called_so or b"NDims" in head or head.startswith(b"ObjectType")
 
 
 def _is_file(path: Path) -> bool:

@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from cache.errors import SourceError
 from cache.grid import TripleMm, triple_mm
 from stages.preprocess.reading.sniff import GZIP_MAGIC, START_BYTES, inflated
+from stages.preprocess.rules.ct import EXPORT_AGAIN
 
 HEADER_BYTES, HEADER_BYTES_2 = 348, 540  # of NIfTI-1 and NIfTI-2, the first number in either
 # where NIfTI-1 keeps what: a format of struct, and a byte's number
 SPACING, SFORM_CODE, SFORM = ("3f", 80), ("h", 254), ("12f", 280)
+MAGIC, SINGLE_FILE = ("4s", 344), b"n+1\0"
 DATA_TYPE, VOXELS_AT = ("h", 70), ("f", 108)
 METAIMAGE_SPACING = re.compile(rb"^(?:ElementSpacing|ElementSize)\s*=\s*(.+)$", re.MULTILINE)
 NRRD_SPACING = re.compile(rb"^spacings:\s*(\S+\s+\S+\s+\S+)\s*$", re.MULTILINE)
+SINGLE_FILE_BYTES = 352  # its header and the four bytes that announce extensions
+LAST_EXACT = 1 << 24  # a float has no odd whole numbers beyond, and no header is so long
 NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by its codes of data types
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
@@ -67,6 +71,25 @@ def stated_geometry(path: Path) -> Stated | None:
     rows = np.reshape(_unpack(head, order, SFORM), (3, 4))
     sform = RAS_TO_LPS @ rows if code > 0 else None
     return Stated(triple_mm(_unpack(head, order, SPACING)), sform)
+
+
+def require_voxels_behind_header(path: Path) -> None:
+    """Refuse a NIfTI file that states an impossible place for its voxels.
+
+    SimpleITK takes a few bytes of the header for voxels then, without a word.
+
+    Raises:
+        SourceError: states where they should begin.
+    """
+    head = _head(path)
+    order = _order(head)
+    if order is None:
+        return
+    (start,), (magic,) = _unpack(head, order, VOXELS_AT), _unpack(head, order, MAGIC)
+    first = SINGLE_FILE_BYTES if magic == SINGLE_FILE else 0
+    if not (first <= start <= LAST_EXACT and start == int(start)):
+        fact = f"states that its voxels begin at byte {start:g} (vox_offset), not {first} or later"
+        raise SourceError(path, fact, EXPORT_AGAIN)
 
 
 def with_lost_numbers(path: Path, voxels: NDArray[Any]) -> NDArray[Any]:

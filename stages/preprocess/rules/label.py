@@ -77,7 +77,7 @@ def label_values(
     return Finding("label_values", path, "; ".join(facts), "set preprocess.liver_values")
 
 
-def label_grid(path: Path, ct_name: str, ct: Grid, label: Grid) -> Finding | None:
+def label_grid(path: Path, ct: Grid, label: Grid) -> Finding | None:
     """The label's voxels are the CT's; otherwise it can be brought onto the CT's grid."""
     facts = []
     if ct.shape_zyx != label.shape_zyx:
@@ -94,22 +94,22 @@ def label_grid(path: Path, ct_name: str, ct: Grid, label: Grid) -> Finding | Non
         ]
     if not facts:
         return None
-    fact = f"is not on the grid of {ct_name}: {'; '.join(facts)}"
+    fact = f"is not on the grid of the CT: {'; '.join(facts)}"
     return Finding("label_grid", path, fact, "export the label on the CT's grid", fixable=True)
 
 
-def overlap(path: Path, ct_name: str, ct: Grid, label: Grid) -> Finding | None:
+def overlap(path: Path, ct: Grid, label: Grid) -> Finding | None:
     """CT and label share some space."""
     lows, highs = zip(*(_bounds(grid) for grid in (ct, label)), strict=True)
     if np.all(np.max(lows, axis=0) < np.min(highs, axis=0)):
         return None
-    fact = f"lies outside {ct_name}: the two share no space"
+    fact = "lies outside the CT: the two share no space"
     return Finding("overlap", path, fact, f"check the geometry of both, {EXCLUDE}")
 
 
-def overlap_of_liver(path: Path, ct_name: str, before_ml: float) -> Finding:
+def overlap_of_liver(path: Path, before_ml: float) -> Finding:
     """What breaks rule ``overlap`` when the grids share space but no liver lies in it."""
-    fact = f"none of its liver ({before_ml:.1f} ml) lies inside {ct_name}"
+    fact = f"none of its liver ({before_ml:.1f} ml) lies inside the CT"
     return Finding("overlap", path, fact, f"check the geometry of both, {EXCLUDE}")
 
 

@@ -84,7 +84,7 @@ def _results(
         try:
             result = future.result()
         except KilledWorker:
-            result = Killed(task, None, retried_alone=most == 1)
+            result = Killed(task, None)
         future.release()  # else a worker would hold the result until the end
         more = submitted(1)
         tasks.update(more)

@@ -31,7 +31,8 @@ def worked(
     if not jobs:
         return
     needs = [need_of(job.files, job.params) for job in jobs]
-    LOG.info("%s", announced(needs, jobs[0].out, workers=workers, kept=total - len(jobs)))
+    here = workers if scheduler is None else None  # of a cluster's workers there may be any number
+    LOG.info("%s", announced(needs, jobs[0].out, workers=here, kept=total - len(jobs)))
     tasks = [
         Task(job.files.case_id, job, need.memory_bytes)
         for job, need in zip(jobs, needs, strict=True)
@@ -43,15 +44,26 @@ def worked(
         results = run_on_cluster(work, tasks, address=scheduler)
     with tqdm(results, "preprocess", len(tasks), unit="case", disable=None) as bar:
         for result in bar:
-            yield _killed(result) if isinstance(result, Killed) else result
+            if isinstance(result, Killed):
+                free_bytes = free_memory_bytes() if scheduler is None else None
+                yield given_up(result, free_bytes)
+            else:
+                yield result
 
 
-def _killed(killed: Killed) -> Outcome:
-    """What becomes of a case whose processes were killed."""
+def given_up(killed: Killed, free_bytes: int | None) -> Outcome:
+    """What becomes of a case whose processes were killed.
+
+    Args:
+        killed: the case's task and how the last process ended.
+        free_bytes: memory of the machine it was prepared on; None where that is another machine.
+    """
     task, files = killed.task, killed.task.job.files
+    code = "" if killed.exit_code is None else f" (exit code {killed.exit_code})"
+    free = "" if free_bytes is None else f", {free_bytes / 1e9:.1f} GB are free"
     fact = (
-        f"every process that prepared it was killed, the last one alone with it; it needs about "
-        f"{task.need_bytes / 1e9:.1f} GB, {free_memory_bytes() / 1e9:.1f} GB are free"
+        f"every process that prepared it was killed, the last one alone with it{code}; "
+        f"it needs about {task.need_bytes / 1e9:.1f} GB{free}"
     )
     fix = "prepare it on a machine with more memory, or list the case under data.exclude"
     return Outcome(files, [Problem("skipped", "killed", files.case_id, str(files.ct), fact, fix)])

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
@@ -47,12 +47,10 @@ class Killed:
         task: the task.
         exit_code: how the last process ended, as ``multiprocessing`` says it: the negative number
             of a signal, -9 where the system ran out of memory; None where nobody can tell.
-        retried_alone: that no other task was being done at that time.
     """
 
     task: Task[Any]
     exit_code: int | None
-    retried_alone: bool
 
 
 class WorkFailed(Exception):  # noqa: N818 - it is named by what happened
@@ -72,9 +70,10 @@ def run_tasks(
 ) -> Iterator[R | Killed]:
     """Do the work for every task; give the results as they come.
 
-    With one worker the work is done in this process, in the order of the tasks. Otherwise, even for
-    a single task, which may be the one that was killed in the run before, a task whose process is killed is tried once more, alone, when all others are done.
-    When the iterator is closed, by ``close()`` or by an exception that ends its consumer, the
+    With one worker the work is done in this process, in the order of the tasks. Otherwise a task
+    whose process is killed is tried once more, alone, when all others are done; also a single task,
+    which may be the very one that was killed in the run before. When the iterator is closed, by
+    ``close()`` or by an exception that ends its consumer, the
     workers are terminated at once. When this process is killed, they end by themselves.
 
     Args:
@@ -179,7 +178,7 @@ class Crew(Generic[J]):
             answers = worker.answer()
         except WorkerEnded as end:
             del self.busy[worker]
-            return [Killed(task, end.exit_code, False)]
+            return [Killed(task, end.exit_code)]
         if answers:
             del self.busy[worker]
             self.idle.append(worker)
@@ -213,7 +212,7 @@ def _alone(work: Callable[[J], R], task: Task[J]) -> R | Killed:
         while not ended:
             ended = crew.ended()
     (one,) = ended
-    return replace(one, retried_alone=True) if isinstance(one, Killed) else _result(one)
+    return one if isinstance(one, Killed) else _result(one)
 
 
 def _result(done: Done[Any]) -> Any:
