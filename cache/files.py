@@ -4,17 +4,21 @@ import contextlib
 import errno
 import json
 import os
+import platform
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PARTIAL = ".partial-"
 MARK = ".being-written"  # lies in a writer's temporary folder as long as nobody removes that
-KILLED_S = 24 * 3600  # a temporary folder this old is of a writer that was killed
+KILLED_S = 24 * 3600  # another machine's temporary folder this old is of a writer that was killed
 ATTEMPTS = 20  # each fails only because another writer has just succeeded
 PAUSE_S = 0.02  # between two of them
 # what a rename meets if another writer was faster; Windows calls a folder in the way a denied one
@@ -91,7 +95,20 @@ def write_text(path: Path, text: str) -> None:
 
 def _own_name() -> str:
     """A temporary name no other writer has, on this machine or another that shares the disk."""
-    return f"{PARTIAL}{os.getpid():x}-{secrets.token_hex(4)}"
+    return f"{PARTIAL}{_machine()}-{os.getpid():x}-{secrets.token_hex(4)}"
+
+
+def _machine() -> str:
+    """What tells this machine from others that share the disk."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_abandoned(scrap: Path) -> bool:
+    """Whether the writer with this temporary folder is no more, as far as this machine can tell."""
+    machine, _, process = scrap.name.removeprefix(PARTIAL).partition("-")
+    if machine == _machine():
+        return not psutil.pid_exists(int(process.partition("-")[0], 16))
+    return scrap.stat().st_mtime < time.time() - KILLED_S
 
 
 def _put(partial: Path, path: Path) -> None:
@@ -120,11 +137,11 @@ def _require_undisturbed(scratch: Path, path: Path) -> None:
 
 
 def _remove_old_partials(folder: Path) -> None:
-    """Delete temporary folders that nobody has written to for a day."""
+    """Delete the temporary folders of writers that were killed."""
     for scrap in folder.glob(f"{PARTIAL}*"):
         # another process may be deleting it as well; it is no fault of this writer's
-        with contextlib.suppress(OSError):
-            if time.time() - scrap.stat().st_mtime > KILLED_S:
+        with contextlib.suppress(OSError, ValueError):  # a name may be somebody else's
+            if _is_abandoned(scrap):
                 remove(scrap)
 
 

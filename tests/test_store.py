@@ -764,3 +764,29 @@ def test_the_case_used_longest_ago_is_given_back_first(write_store, prepared_cas
     for name in "abac":
         store.image(name)
     assert set(store._open) == {"a", "c"}
+
+
+class TestAbandonedWriters:
+    """What a killed writer left is deleted by the next one in the same folder."""
+
+    def left_by(self, folder, pid):
+        probe = folder / "probe.json"
+        with replacing(probe) as partial:
+            name = partial.parent.name
+            partial.write_text("{}")
+        machine = name.removeprefix(PARTIAL).partition("-")[0]
+        scrap = folder / f"{PARTIAL}{machine}-{pid:x}-00112233"
+        scrap.mkdir()
+        return scrap
+
+    def test_a_folder_of_a_process_that_is_no_more_goes(self, tmp_path):
+        ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                               capture_output=True, text=True, check=True)  # fmt: skip
+        scrap = self.left_by(tmp_path, int(ended.stdout))
+        write_json(tmp_path / "a.json", {})
+        assert not scrap.exists()
+
+    def test_a_folder_of_a_process_that_lives_stays(self, tmp_path):
+        scrap = self.left_by(tmp_path, os.getppid())
+        write_json(tmp_path / "a.json", {})
+        assert scrap.exists()

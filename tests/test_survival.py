@@ -167,7 +167,7 @@ class TestKilled:
         self, command, write_dataset, write_case, tmp_path
     ):
         src = write_dataset(["1", "3", "4"])
-        huge = np.zeros((200, 400, 400), np.int16)
+        huge = np.zeros((250, 450, 450), np.int16)
         huge[50:150, 50:350, 50:350] = 100
         write_case("2", ct=huge, label=(huge > 0).astype(np.uint8), spacing_xyz_mm=(1, 1, 1))
         run = command(src)
@@ -213,7 +213,7 @@ class TestBugs:
             work(job_of(write_case()))
 
 
-def kill_large(parent, stop, most_bytes=250_000_000):
+def kill_large(parent, stop, most_bytes=400_000_000):
     """Kill the children of a process that grow too large, as a system short of memory does."""
     while not stop.is_set():
         try:
