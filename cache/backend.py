@@ -64,7 +64,7 @@ def chunk_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Chunks of 32 voxels a side, thinner where the array is.
 
     A list of voxels is one chunk. Masks compress to almost nothing, so larger chunks of them are
-    written in half the time and read as fast; the source mask, which is never read in patches,
+    written in half the time; the source mask, which is never read in patches,
     has whole slices.
     """
     if len(shape) != 3:

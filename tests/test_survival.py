@@ -170,28 +170,16 @@ class TestKilled:
         huge = np.zeros((250, 450, 450), np.int16)
         huge[50:150, 50:350, 50:350] = 100
         write_case("2", ct=huge, label=(huge > 0).astype(np.uint8), spacing_xyz_mm=(1, 1, 1))
-        run = command(src)
-        stop = threading.Event()
-        killer = threading.Thread(target=kill_large, args=(run.pid, stop))
-        killer.start()
-        _, told = run.communicate(timeout=PATIENCE_S)
-        stop.set()
-        killer.join()
-        assert run.returncode == 0, told
+        ended, told = ended_under_attack(command(src))
+        assert ended == 0, told
         assert CaseStore(tmp_path / "cases").case_ids == ["1", "3", "4"]
         problems = json.loads((tmp_path / "problems.json").read_text())["problems"]
         assert ("skipped", "killed", "2") in {
             (one["severity"], one["rule"], one["case_id"]) for one in problems
         }
         # now it is the only one left to do, and must not take the command and the manifest with it
-        again = command(src)
-        stop = threading.Event()
-        killer = threading.Thread(target=kill_large, args=(again.pid, stop))
-        killer.start()
-        _, told = again.communicate(timeout=PATIENCE_S)
-        stop.set()
-        killer.join()
-        assert again.returncode == 0, told
+        ended, told = ended_under_attack(command(src))
+        assert ended == 0, told
         assert CaseStore(tmp_path / "cases").case_ids == ["1", "3", "4"]
 
 
@@ -211,6 +199,17 @@ class TestBugs:
         (tmp_path / "cases").write_text("a file in the place of the store")
         with pytest.raises(StoreError):
             work(job_of(write_case()))
+
+
+def ended_under_attack(run):
+    """The exit code and messages of a command of which whatever grows too large is killed."""
+    stop = threading.Event()
+    killer = threading.Thread(target=kill_large, args=(run.pid, stop))
+    killer.start()
+    _, told = run.communicate(timeout=PATIENCE_S)
+    stop.set()
+    killer.join()
+    return run.returncode, told
 
 
 def kill_large(parent, stop, most_bytes=400_000_000):

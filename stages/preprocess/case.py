@@ -31,7 +31,7 @@ from stages.preprocess.prepare import (
     target_grid,
     voxel_digest,
 )
-from stages.preprocess.problems import Finding, Problem
+from stages.preprocess.problems import Problem
 from stages.preprocess.rules.label import liver_cropped_away
 
 AGAIN = "check the disk and the memory, then run it again; finished cases are kept"
@@ -53,7 +53,8 @@ def work(job: Job) -> Outcome:
     try:
         return _kept_or_prepared(job)
     except SourceError as error:
-        return _left_out(job, [finding_of(error)])
+        ledger = Ledger(job.files.case_id, job.rules, [finding_of(error)])
+        return Outcome(job.files, ledger.problems)
     except StoreError:
         raise
     except (OSError, MemoryError) as error:
@@ -85,7 +86,7 @@ def _kept_or_prepared(job: Job) -> Outcome:
     if cut is not None:
         ledger.note(liver_cropped_away(job.files.label, cut[1]))
     if inspected is None or cut is None or ledger.is_out:
-        return _left_out(job, ledger.findings, quiet(origin.known))
+        return Outcome(job.files, ledger.problems, learned=quiet(origin.known))
     info = _info(job, ledger, inspected, cut[0], key=key, digests=origin.digests(job.files))
     outcome = _checked(job, cut, info) if job.check_only else _stored(job, inspected, cut, info)
     learned = quiet(origin.known) | outcome.learned
@@ -143,16 +144,6 @@ def _info(
         params=job.params.model_dump(mode="json"),
         findings=[finding_to_dict(finding, job) for finding in ledger.findings],
     )
-
-
-def _left_out(
-    job: Job, findings: list[Finding], learned: dict[str, Known] | None = None
-) -> Outcome:
-    problems = [
-        Problem.of(finding, job.files.case_id, job.rules.policy(finding.rule))
-        for finding in findings
-    ]
-    return Outcome(job.files, problems, learned=learned or {})
 
 
 def _picture_of_stored(job: Job, key: str) -> None:

@@ -1,7 +1,6 @@
 """Stage one: every case of a data set into the store, or into problems.json."""
 
 import logging
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from cache.errors import SourceError, StoreError
 from cache.files import remove, remove_partials
 from cache.manifest import Entry, Manifest, read_manifest, write_manifest
 from cache.writer import stored_cases
+from stages.preprocess.digests import absolute
 from stages.preprocess.journal import Journal, only_writer, shortcuts_of, state_folder
 from stages.preprocess.kept import quickly_kept
 from stages.preprocess.outcome import Job, Outcome
@@ -71,7 +71,8 @@ def run(
         StoreError: the store cannot be written to, or another run is writing to it.
     """
     if scheduler is not None:  # the cluster's machines have other working folders
-        sources, out = replace(sources, src=_absolute(sources.src)), _absolute(out)
+        sources = replace(sources, src=Path(absolute(sources.src)))
+        out = Path(absolute(out))
     found = _scanned(sources, out, rules)
     _make_folder(state_folder(out) if check_only else out)
     with only_writer(out):
@@ -150,10 +151,6 @@ def _scanned(sources: Sources, out: Path, rules: RulesParams) -> Scan:
     )
     LOG.info("%s", found.reason)
     return found
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - it also takes ".." out
 
 
 def _require_all(src: Path, wanted: frozenset[str], found: set[str]) -> None:
@@ -267,15 +264,11 @@ def _prune(out: Path, wanted: set[str], known: dict[str, Entry]) -> None:
     """
     ours = {path.name: info.case_id for path, info in stored_cases(out).items()}
     ours |= {entry.file: entry.case_id for entry in known.values()}
-    listed = {entry.file for entry in read_manifest(out).cases.values()}
-    others = {path for path in ours if path not in listed and _has_twin(ours[path], listed, known)}
-    for name in others | {name for name, case_id in ours.items() if case_id not in wanted}:
-        remove(out / name)
-
-
-def _has_twin(case_id: str, listed: set[str], known: dict[str, Entry]) -> bool:
-    entry = known.get(case_id)
-    return entry is not None and entry.file in listed
+    listed = read_manifest(out).cases
+    for name, case_id in ours.items():
+        is_twin = case_id in listed and listed[case_id].file != name
+        if is_twin or case_id not in wanted:
+            remove(out / name)
 
 
 def _unlisted(out: Path, listed: dict[str, Entry], known: dict[str, Entry]) -> dict[str, Entry]:
