@@ -20,12 +20,13 @@ import click
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from cache.grid import Box
 from pipeline.params import read_params
-from stages.train.batches import Batch
 from stages.train.device import place
 from stages.train.loop import Trainer, train_step
 from stages.train.losses import make_loss
 from stages.train.params import TrainParams
+from stages.train.sample import Batch, Sample
 from stages.train.unet import UNet3d
 
 REPO = Path(__file__).parent.parent
@@ -68,10 +69,15 @@ def step_bytes(row: Choices) -> int:
     """Peak of two training steps over what the process held before them, bytes."""
     n_channels, upsampling, loss, *patch_zyx = row
     changes = {"n_channels": n_channels, "upsampling": upsampling, "loss": loss}
-    params = read_params(REPO / "params.yaml").train.model_dump() | {"precision": "fp32"} | changes
+    params = (
+        read_params(REPO / "params.yaml").train.model_dump()
+        | {"precision": "fp32", "augmentation": None}
+        | changes
+    )
     trainer = make_trainer(TrainParams.model_validate(params))
-    volume = torch.randint(-1000, 1000, (BATCH_SIZE, 1, *patch_zyx), dtype=torch.int16)
-    batch = Batch(volume, (volume[:, 0] > 0).to(torch.uint8), ["a", "b"])
+    volume = torch.randint(-1000, 1000, (BATCH_SIZE, *patch_zyx), dtype=torch.int16)
+    samples = [Sample(f"case-{index}", Box.whole(patch_zyx)) for index in range(BATCH_SIZE)]
+    batch = Batch(samples, list(volume), list((volume > 0).to(torch.uint8)))
     forget_peak()
     before = status_bytes("VmRSS")
     for _ in range(2):

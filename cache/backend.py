@@ -14,11 +14,21 @@ MASK_CHUNK = (32, 64, 64)  # z, y, x
 CHUNK_SLICES = 16  # of the source mask
 
 
+class Pending(Protocol):
+    """A read that has begun."""
+
+    def result(self) -> Any:
+        """Wait until it is done; raises what went wrong."""
+
+
 class Arrays(Protocol):
     """One open case. Opened read-only, lazily, in the process that reads."""
 
-    def read(self, name: str, box: Box | None = None) -> NDArray[Any]:
-        """One stored array, or a box of it that lies inside."""
+    def read(self, name: str) -> NDArray[Any]:
+        """One stored array."""
+
+    def start(self, name: str, box: Box, out: NDArray[Any]) -> Pending | None:
+        """Begin to read a box that lies inside into an array of its shape; None if it is done."""
 
     def close(self) -> None:
         """Give the file back."""

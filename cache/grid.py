@@ -62,6 +62,13 @@ class Box:
         ]
         return Box(triple(starts), triple(stops))
 
+    def parts(self, shape_zyx: Sequence[int]) -> tuple["Box", "Box"]:
+        """The part inside a volume of this shape, in the volume's voxels and in the box's own."""
+        inside = self.clipped(shape_zyx)
+        start = triple([a - b for a, b in zip(inside.start_zyx, self.start_zyx, strict=True)])
+        stop = triple([a + n for a, n in zip(start, inside.shape_zyx, strict=True)])
+        return inside, Box(start, stop)
+
     def grown(self, voxels_zyx: Sequence[int]) -> "Box":
         """The box with this many voxels more on both sides of each axis."""
         starts = [a - more for a, more in zip(self.start_zyx, voxels_zyx, strict=True)]

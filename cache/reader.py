@@ -1,6 +1,8 @@
 """Reading prepared cases: whole arrays, and patches that may leave the volume."""
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.backend import Arrays, Pool
+from cache.backend import Arrays, Pending, Pool
 from cache.case import AIR_HU, CaseInfo, Mask, Patch, Volume, Voxels
 from cache.errors import StoreError
 from cache.formats import backend_of
@@ -31,19 +33,26 @@ class CaseStore:
         >>> volume = store.image(store.case_ids[0])  # int16 HU, (Z, Y, X)
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, decoded_bytes: int = DECODED_BYTES) -> None:
+        """Name a store; it is not looked at yet.
+
+        Args:
+            root: its folder.
+            decoded_bytes: of chunks that may be held decoded, where the format can.
+        """
         self.root = Path(root)
+        self._decoded_bytes = decoded_bytes
         self._manifest: Manifest | None = None
         self._open: dict[str, Arrays] = {}
-        self._pool = Pool(DECODED_BYTES)
+        self._pool = Pool(decoded_bytes)
         self._process = os.getpid()
         self._lock = RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root}
+        return {"root": self.root, "decoded_bytes": self._decoded_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["root"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     @property
     def manifest(self) -> Manifest:
@@ -77,26 +86,59 @@ class CaseStore:
         """The stored sample of liver voxels, int32 (N, 3) in z, y, x; may be empty."""
         return self._read(case_id, "foreground_zyx")
 
-    def read_patch(self, patch: Patch) -> tuple[Volume, Mask]:
+    def read(self, patch: Patch, out: tuple[Volume, Mask] | None = None) -> tuple[Volume, Mask]:
         """Volume and mask inside a box; what lies outside the case is air and background.
+
+        Args:
+            patch: the case and the box, which may leave the volume.
+            out: arrays of the box's shape to read into, int16 and uint8; new ones without it.
 
         Returns:
             int16 HU and uint8 0/1, both of the box's shape, (Z, Y, X).
 
         Raises:
             StoreError: a chunk fails its checksum, or the case is not in the store.
+            ValueError: an array of ``out`` has another shape or type.
         """
-        shape = self._entry(patch.case_id).shape_zyx
-        volume = np.full(patch.box.shape_zyx, AIR_HU, np.int16)
-        mask = np.zeros(patch.box.shape_zyx, np.uint8)
-        inside = patch.box.clipped(shape)
-        if min(inside.shape_zyx) > 0:
-            starts = [a - b for a, b in zip(inside.start_zyx, patch.box.start_zyx, strict=True)]
-            stops = [a + n for a, n in zip(starts, inside.shape_zyx, strict=True)]
-            where = tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))
-            volume[where] = self._read(patch.case_id, "image", inside)
-            mask[where] = self._read(patch.case_id, "mask", inside)
-        return volume, mask
+        if out is None:
+            shape = patch.box.shape_zyx
+            out = np.empty(shape, np.int16), np.empty(shape, np.uint8)
+        self.read_all([patch], [out])
+        return out
+
+    def read_all(self, patches: Sequence[Patch], outs: Sequence[tuple[Volume, Mask]]) -> None:
+        """Read several patches as ``read`` does, at the same time where the format allows it.
+
+        When it returns or raises, nobody writes to the arrays any more.
+        """
+        started = []
+        try:
+            for patch, (volume, mask) in zip(patches, outs, strict=True):
+                _require_room(patch.box, volume, mask)
+                started.append((patch.case_id, "image", self._start(patch, "image", volume)))
+                started.append((patch.case_id, "mask", self._start(patch, "mask", mask)))
+        finally:
+            self._finish(started)
+
+    def _start(self, patch: Patch, name: str, out: NDArray[Any]) -> Pending | None:
+        inside, into = patch.box.parts(self._entry(patch.case_id).shape_zyx)
+        if inside != patch.box:
+            out.fill(AIR_HU if name == "image" else 0)
+        if min(inside.shape_zyx) == 0:
+            return None
+        with self._told(patch.case_id, name):
+            return self._arrays(patch.case_id).start(name, inside, out[into.slices])
+
+    def _finish(self, started: list[tuple[str, str, Pending | None]]) -> None:
+        """Wait for all, also behind one that failed; the first fault is raised."""
+        with ExitStack() as stack:
+            for case_id, name, pending in reversed(started):
+                if pending is not None:
+                    stack.callback(self._result, case_id, name, pending)
+
+    def _result(self, case_id: str, name: str, pending: Pending) -> None:
+        with self._told(case_id, name):
+            pending.result()
 
     def close(self) -> None:
         """Give all files back; the next read opens them again."""
@@ -104,9 +146,15 @@ class CaseStore:
             arrays.close()
         self._open.clear()
 
-    def _read(self, case_id: str, name: str, box: Box | None = None) -> NDArray[Any]:
+    def _read(self, case_id: str, name: str) -> NDArray[Any]:
+        with self._told(case_id, name):
+            return self._arrays(case_id).read(name)
+
+    @contextmanager
+    def _told(self, case_id: str, name: str) -> Iterator[None]:
+        """Turn what a format raises into a fault that names the case and the fix."""
         try:
-            return self._arrays(case_id).read(name, box)
+            yield
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise StoreError(
                 self._path(case_id),
@@ -116,7 +164,7 @@ class CaseStore:
 
     def _arrays(self, case_id: str) -> Arrays:
         if self._process != os.getpid():  # handles of a parent process read wrong data, or hang
-            self._open, self._pool = {}, Pool(DECODED_BYTES)
+            self._open, self._pool = {}, Pool(self._decoded_bytes)
             self._process, self._lock = os.getpid(), RLock()
         with self._lock:
             arrays = self._open.pop(case_id, None)
@@ -137,3 +185,12 @@ class CaseStore:
             fix = f"cases are {', '.join(self.case_ids[:5])}, …"
             raise StoreError(self.root, f"there is no case {case_id!r}", fix)
         return self.manifest.cases[case_id]
+
+
+def _require_room(box: Box, volume: Volume, mask: Mask) -> None:
+    for array, dtype in ((volume, np.int16), (mask, np.uint8)):
+        if array.shape != box.shape_zyx or array.dtype != dtype:
+            raise ValueError(
+                f"a patch of {box.shape_zyx} needs an array of {np.dtype(dtype)},"
+                f" not {array.shape} of {array.dtype}"
+            )

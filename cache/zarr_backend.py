@@ -5,7 +5,9 @@ docs/decisions/0009-writing-zarr.md has the measurement.
 """
 
 import json
+import logging
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.backend import SHARD_BYTES, Pool, chunk_shape
+from cache.backend import SHARD_BYTES, Arrays, Pending, Pool, chunk_shape
 from cache.grid import Box
 
+LOG = logging.getLogger(__name__)
+_used_in: int | None = None  # the process that first used TensorStore
+_has_told = False
 GROUP = {"zarr_format": 3, "node_type": "group"}
 
 
@@ -30,8 +35,7 @@ class ZarrBackend:
         self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]
     ) -> None:
         """Write one case as a Zarr v3 group."""
-        import tensorstore  # its threads must start in the process that writes, not at import
-
+        tensorstore = _tensorstore()
         path.mkdir(parents=True)
         group = json.dumps({**GROUP, "attributes": attributes}, indent=2, sort_keys=True)
         (path / "zarr.json").write_text(group, encoding="utf-8", newline="\n")
@@ -50,8 +54,10 @@ class ZarrBackend:
         attributes: dict[str, Any] = metadata["attributes"]
         return attributes
 
-    def open(self, path: Path, pool: Pool) -> "ZarrArrays":
-        """Open for reading through TensorStore."""
+    def open(self, path: Path, pool: Pool) -> Arrays:
+        """Open for reading: through TensorStore, or where that is not allowed, zarr-python."""
+        if _is_forked():
+            return ForkedZarrArrays(path)
         return ZarrArrays(path, pool)
 
 
@@ -59,8 +65,7 @@ class ZarrArrays:
     """One open Zarr case; TensorStore handles by array name, opened when first asked for."""
 
     def __init__(self, path: Path, pool: Pool) -> None:
-        import tensorstore  # its threads must start in the process that reads, not at import
-
+        tensorstore = _tensorstore()
         self._path = path
         self._tensorstore = tensorstore
         if pool.context is None:
@@ -69,11 +74,14 @@ class ZarrArrays:
         self._context = pool.context
         self._handles: dict[str, Any] = {}
 
-    def read(self, name: str, box: Box | None = None) -> NDArray[Any]:
-        """One array, or a box of it that lies inside."""
-        handle = self._handle(name)
-        wanted = handle if box is None else handle[box.slices]
-        return np.asarray(wanted.read().result())
+    def read(self, name: str) -> NDArray[Any]:
+        """One array."""
+        return np.asarray(self._handle(name).read().result())
+
+    def start(self, name: str, box: Box, out: NDArray[Any]) -> Pending:
+        """Begin to read a box that lies inside, decoded straight into the caller's array."""
+        pending: Pending = self._tensorstore.array(out).write(self._handle(name)[box.slices])
+        return pending
 
     def close(self) -> None:
         """Drop the handles; TensorStore closes what nobody holds."""
@@ -85,11 +93,63 @@ class ZarrArrays:
                 "driver": "zarr3",
                 "kvstore": _kvstore(self._path / name),
                 "recheck_cached_data": "open",  # the store is never changed in place
+                # every chunk is written, so one that is not there is a fault, not zeros
+                "fill_missing_data_reads": False,
             }
             self._handles[name] = self._tensorstore.open(
                 spec, context=self._context, open=True, read=True
             ).result()
         return self._handles[name]
+
+
+class ForkedZarrArrays:
+    """One open Zarr case in a forked process whose parent has used TensorStore: by zarr-python.
+
+    TensorStore would abort the process. zarr-python reads the same, several times more slowly.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, name: str) -> NDArray[Any]:
+        """One array."""
+        return np.asarray(self._open(name)[...])
+
+    def start(self, name: str, box: Box, out: NDArray[Any]) -> None:
+        """Read a box that lies inside, at once."""
+        out[...] = self._open(name)[box.slices]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _open(self, name: str) -> Any:
+        import zarr  # half a second, for those who need it
+
+        return zarr.open_array(str(self._path / name), mode="r")
+
+
+def _tensorstore() -> Any:
+    """TensorStore; its threads must start in the process that uses it, not at import."""
+    global _used_in
+    import tensorstore
+
+    if _used_in is None:
+        _used_in = os.getpid()
+    return tensorstore
+
+
+def _is_forked() -> bool:
+    """Whether this is a forked child of a process that has used TensorStore; told once."""
+    global _has_told
+    if _used_in in (None, os.getpid()):
+        return False
+    if not _has_told:
+        _has_told = True
+        LOG.warning(
+            "this process was forked after its parent had read Zarr, and so reads several times"
+            " more slowly; with a DataLoader, multiprocessing_context='spawn' avoids it"
+        )
+    return True
 
 
 def _write_by_shards(stored: Any, array: NDArray[Any]) -> None:

@@ -4,7 +4,8 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
@@ -123,7 +124,9 @@ def _nearest(location: Sequence[Any]) -> str:
     """Offer the known key that is most like an unknown one."""
     model: Any = Params
     for part in location[:-1]:
-        model = model.model_fields[part].annotation
+        annotation = model.model_fields[part].annotation
+        # a section that may be null is a union of its model and None
+        model = next(one for one in (*get_args(annotation), annotation) if one is not NoneType)
     return _did_you_mean(location, list(model.model_fields))
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from stages.train.plan import Plan
 
 SHAPES_ZYX = {"a": (40, 50, 60), "b": (41, 33, 70), "c": (36, 64, 45), "d": (50, 40, 39)}
+SPACING_ZYX_MM = (2.5, 0.8, 0.7)
 PATCH_ZYX = (16, 20, 24)
 PINNED = [("d", (30, 16, 14)), ("a", (0, 0, 0))]
 
@@ -26,21 +27,20 @@ def corner_voxels(shape_zyx):
 def make_plan(shapes_zyx=None, *, foreground_of=None, **changes):
     shapes_zyx = SHAPES_ZYX if shapes_zyx is None else shapes_zyx
     fields = {
+        "spacings_zyx_mm": dict.fromkeys(shapes_zyx, SPACING_ZYX_MM),
         "patch_zyx": PATCH_ZYX,
         "patches_per_case": 3,
         "foreground_share": 0.5,
+        "augmentation": None,
         "seed": 42,
         **changes,
     }
-    return Plan(
-        shapes_zyx,
-        foreground_of or (lambda case_id: corner_voxels(shapes_zyx[case_id])),
-        **fields,
-    )
+    read = foreground_of or (lambda case_id: corner_voxels(shapes_zyx[case_id]))
+    return Plan(shapes_zyx=shapes_zyx, foreground_of=read, **fields)
 
 
 def epoch_of(plan, epoch=0):
-    return [plan.patch(epoch, index) for index in range(len(plan))]
+    return [plan.sample(epoch, index) for index in range(len(plan))]
 
 
 def holds(box, voxel):
@@ -55,13 +55,13 @@ class TestPureFunction:
     @given(st.permutations(range(12)), numbers)
     def test_the_order_in_which_samples_are_asked_for_does_not_matter(self, order, epoch):
         plan = make_plan()
-        asked = {index: plan.patch(epoch, index) for index in order}
+        asked = {index: plan.sample(epoch, index) for index in order}
         assert [asked[index] for index in range(12)] == epoch_of(make_plan(), epoch)
 
     @given(st.lists(st.integers(0, 11), min_size=1, max_size=5), numbers)
     def test_a_sample_is_the_same_alone_and_in_a_group(self, group, epoch):
         plan = make_plan()
-        assert plan.patches(epoch, group) == [plan.patch(epoch, index) for index in group]
+        assert plan.samples(epoch, group) == [plan.sample(epoch, index) for index in group]
 
     def test_the_order_in_which_cases_were_listed_does_not_matter(self):
         backwards = dict(reversed(SHAPES_ZYX.items()))
@@ -69,12 +69,12 @@ class TestPureFunction:
 
     def test_the_samples_of_a_seed_never_change(self):
         # a plan that moves between versions would train another model from the same parameters
-        first = [make_plan(seed=7).patch(1, index) for index in (0, 1)]
+        first = [make_plan(seed=7).sample(1, index) for index in (0, 1)]
         assert [(patch.case_id, patch.box.start_zyx) for patch in first] == PINNED
 
     def test_epochs_differ(self):
         plan = make_plan({"case": (200, 200, 200)}, foreground_share=0)
-        assert plan.patch(0, 0) != plan.patch(1, 0)
+        assert plan.sample(0, 0) != plan.sample(1, 0)
 
     def test_the_order_of_the_cases_differs_between_epochs(self):
         plan = make_plan()
@@ -86,11 +86,11 @@ class TestPureFunction:
         one = {"case": (200, 200, 200)}
         ours = make_plan(one, foreground_share=0, seed=42)
         theirs = make_plan(one, foreground_share=0, seed=seed)
-        assert ours.patch(0, 1) != theirs.patch(0, index)
+        assert ours.sample(0, 1) != theirs.sample(0, index)
 
     def test_an_epochs_samples_are_not_the_next_epochs_one_further(self):
         plan = make_plan({"case": (200, 200, 200)}, foreground_share=0)
-        assert plan.patch(3, 1) != plan.patch(4, 0)
+        assert plan.sample(3, 1) != plan.sample(4, 0)
 
 
 class TestCases:
@@ -112,7 +112,7 @@ class TestForeground:
             foreground_of=lambda case_id: asked.append(case_id) or corner_voxels((9, 9, 9)),
         )
         for index in range(start, start + count):
-            plan.patch(0, index)
+            plan.sample(0, index)
         assert abs(len(asked) - count * percent / 100) < 1
 
     @pytest.mark.parametrize(
@@ -135,18 +135,18 @@ class TestForeground:
                 foreground_share=1,
                 seed=seed,
             )
-            assert holds(plan.patch(0, 0).box, voxel)
+            assert holds(plan.sample(0, 0).box, voxel)
 
     def test_it_is_centred_on_the_voxel_where_there_is_room(self):
         voxel = np.array([[20, 25, 31]], np.int32)
         plan = make_plan({"case": (40, 50, 60)}, foreground_of=lambda _: voxel, foreground_share=1)
-        box = plan.patch(0, 0).box
+        box = plan.sample(0, 0).box
         assert box.start_zyx == (12, 15, 19)
         assert box.stop_zyx == (28, 35, 43)
 
     def test_every_liver_voxel_can_be_the_centre(self):
         plan = make_plan({"case": (60, 60, 60)}, foreground_share=1)
-        starts = {plan.patch(epoch, 0).box.start_zyx for epoch in range(60)}
+        starts = {plan.sample(epoch, 0).box.start_zyx for epoch in range(60)}
         assert len(starts) == 8
 
     def test_a_case_without_liver_gives_patches_from_anywhere(self):
@@ -162,7 +162,7 @@ class TestPlaces:
         self, shape, patch_zyx, share, seed
     ):
         plan = make_plan({"case": shape}, patch_zyx=patch_zyx, foreground_share=share, seed=seed)
-        box = plan.patch(0, 0).box
+        box = plan.sample(0, 0).box
         assert box.shape_zyx == patch_zyx
         for start, stop, side in zip(box.start_zyx, box.stop_zyx, shape, strict=True):
             if stop - start <= side:
@@ -174,7 +174,7 @@ class TestPlaces:
 
     def test_patches_reach_both_ends_of_a_volume(self):
         plan = make_plan({"case": (17, 21, 25)}, foreground_share=0)
-        starts = {plan.patch(epoch, 0).box.start_zyx for epoch in range(100)}
+        starts = {plan.sample(epoch, 0).box.start_zyx for epoch in range(100)}
         assert starts == {(z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1)}
 
 
@@ -191,10 +191,10 @@ class TestWholeVolumes:
     def test_the_patches_of_a_batch_have_one_shape_that_covers_each(self, shapes_zyx, data):
         plan = make_plan(dict(enumerate(shapes_zyx)), patch_zyx=None)
         group = data.draw(st.lists(st.integers(0, len(plan) - 1), min_size=1, max_size=4))
-        together = plan.patches(0, group)
+        together = plan.samples(0, group)
         assert len({patch.box.shape_zyx for patch in together}) == 1
         for index, patch in zip(group, together, strict=True):
-            alone = plan.patch(0, index)
+            alone = plan.sample(0, index)
             assert patch.case_id == alone.case_id
             assert patch.box.start_zyx == alone.box.start_zyx
             assert np.all(np.subtract(patch.box.stop_zyx, alone.box.stop_zyx) >= 0)

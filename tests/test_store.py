@@ -139,7 +139,7 @@ class TestCaseStore:
     @given(start=starts_zyx, shape=shapes_zyx)
     def test_a_patch_is_the_same_slice_of_the_whole_in_air(self, case_store, case, start, shape):
         box = Box(start, tuple(np.add(start, shape).tolist()))
-        volume, mask = case_store.read_patch(Patch("case-1", box))
+        volume, mask = case_store.read(Patch("case-1", box))
         # an array so large that every box lies inside it
         padding = [(100, 100)] * 3
         where = tuple(slice(a + 100, a + 100 + n) for a, n in zip(start, shape, strict=True))
@@ -151,13 +151,13 @@ class TestCaseStore:
     @pytest.mark.parametrize("start", [(-9, 0, 0), (0, 35, 0), (0, 0, 500), (-200, -200, -200)])
     def test_a_patch_wholly_outside_is_air_without_liver(self, case_store, start):
         box = Box(start, tuple(np.add(start, (9, 8, 7)).tolist()))
-        volume, mask = case_store.read_patch(Patch("case-1", box))
+        volume, mask = case_store.read(Patch("case-1", box))
         np.testing.assert_array_equal(volume, np.full((9, 8, 7), AIR_HU))
         np.testing.assert_array_equal(mask, np.zeros((9, 8, 7)))
 
     def test_a_patch_of_an_unknown_case_is_refused_by_name(self, case_store):
         with pytest.raises(StoreError, match="no case 'case-2'"):
-            case_store.read_patch(Patch("case-2", Box((0, 0, 0), (1, 1, 1))))
+            case_store.read(Patch("case-2", Box((0, 0, 0), (1, 1, 1))))
 
     def test_a_store_that_is_not_there_names_the_command_that_makes_it(self, tmp_path):
         with pytest.raises(StoreError, match=r"python -m pipeline\.preprocess"):
@@ -168,7 +168,7 @@ class TestCaseStore:
         case_store.info("case-1")
         for name in ARRAYS:
             read_array(case_store, "case-1", name)
-        case_store.read_patch(Patch("case-1", Box((-3, 4, 5), (9, 60, 33))))
+        case_store.read(Patch("case-1", Box((-3, 4, 5), (9, 60, 33))))
         case_store.close()
         assert state_of(case_store.root) == before
 
@@ -220,9 +220,9 @@ class TestCaseStore:
             for number, start in enumerate(starts)
         ]
         with ThreadPoolExecutor(6) as threads:
-            at_once = list(threads.map(store.read_patch, patches))
+            at_once = list(threads.map(store.read, patches))
         for patch, (volume, mask) in zip(patches, at_once, strict=True):
-            alone = CaseStore(store.root).read_patch(patch)
+            alone = CaseStore(store.root).read(patch)
             np.testing.assert_array_equal(volume, alone[0])
             np.testing.assert_array_equal(mask, alone[1])
 
@@ -303,10 +303,10 @@ class TestDamage:
     def test_a_flipped_bit_in_one_chunk_leaves_the_others_readable(self, case_store, case):
         flip_bit(*where_chunk_lies(stored_path(case_store), "image"))
         far = Box((33, 33, 33), case.volume.shape)
-        volume, _ = case_store.read_patch(Patch("case-1", far))
+        volume, _ = case_store.read(Patch("case-1", far))
         np.testing.assert_array_equal(volume, case.volume[33:, 33:, 33:])
         with pytest.raises(StoreError, match="damaged"):
-            case_store.read_patch(Patch("case-1", Box((0, 0, 0), (1, 1, 1))))
+            case_store.read(Patch("case-1", Box((0, 0, 0), (1, 1, 1))))
 
     @pytest.mark.parametrize("array", ["image", "mask", "source_mask", "foreground_zyx"])
     def test_no_flipped_bit_gives_other_voxels(self, backend, prepared_case, write_store, array):

@@ -21,20 +21,23 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from cache.errors import ModelError
+from cache.grid import Box
 from cache.manifest import read_manifest, write_manifest
 from cache.reader import CaseStore
 from pipeline.train import main
 from stages.evaluate.overlap import overlap
 from stages.evaluate.window import liver_probability
-from stages.train.batches import Batch
+from stages.train.augment.params import AugmentationParams
 from stages.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stages.train.curves import write_curves
 from stages.train.device import network_on_hu
 from stages.train.intensity import to_network_input
+from stages.train.loader.meter import Meter
 from stages.train.loop import Trainer, train_epoch, validate
 from stages.train.losses import make_loss
 from stages.train.memory import free_bytes
 from stages.train.params import TrainParams
+from stages.train.sample import Batch, Sample
 from stages.train.split import read_split
 from tiny import (
     TRAIN,
@@ -48,7 +51,12 @@ from tiny import (
 )
 
 CPU = torch.device("cpu")
-CURVES = ["train/accuracy", "train/iou", "train/loss", "validation/dice", "validation/iou"]
+LOADER = ["bytes_per_s", "computing", "copying", "samples_per_s", "waiting"]
+CURVES = [
+    *(f"loader/{name}" for name in LOADER),
+    *("train/accuracy", "train/iou", "train/loss"),
+    *("validation/dice", "validation/iou"),
+]
 
 
 @dataclasses.dataclass
@@ -104,14 +112,23 @@ def all_files(folder):
     }
 
 
+def learning_curves(project):
+    """The curves without the loader's, which tell what a clock measured."""
+    return {
+        path: content
+        for path, content in all_files(project.curves).items()
+        if path.startswith("plots/metrics/") and "/loader/" not in path
+    }
+
+
 def assert_same(one, other):
-    """Equal to the last bit, at whatever depth tensors stand."""
+    """Equal to the last bit, at whatever depth tensors stand; what a clock measured aside."""
     assert type(one) is type(other)
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other)
     elif isinstance(one, dict):
         assert list(one) == list(other)
-        for key in one:
+        for key in [key for key in one if not str(key).startswith("loader/")]:
             assert_same(one[key], other[key])
     elif isinstance(one, list):
         for ours, theirs in zip(one, other, strict=True):
@@ -168,7 +185,7 @@ class TestWhatIsWritten:
     def test_the_latest_values_stand_in_metrics_json(self, trained):
         metrics = json.loads((trained.curves / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["step"] == 2
-        assert sorted(metrics) == ["step", "train", "validation"]
+        assert sorted(metrics) == ["loader", "step", "train", "validation"]
         last = trained.tsv("train/loss")[-1].split("\t")[1]
         assert metrics["train"]["loss"] == pytest.approx(float(last), rel=1e-5)
 
@@ -242,7 +259,7 @@ class TestReproducible:
         torch.manual_seed(99)  # which is not the seed that is meant
         project.train()
         assert_same(vars(project.last), vars(trained.last))
-        assert all_files(project.curves) == all_files(trained.curves)
+        assert learning_curves(project) == learning_curves(trained)
 
     def test_another_seed_gives_other_weights(self, trained, project):
         project.train(seed=2027, epochs=1)
@@ -283,7 +300,7 @@ class TestGoingOn:
         assert_same(vars(stopped.last), vars(never.last))
         best = [load_checkpoint(project.models / "best.pt") for project in (stopped, never)]
         assert_same(*map(vars, best))
-        assert all_files(stopped.curves) == all_files(never.curves)
+        assert learning_curves(stopped) == learning_curves(never)
 
     def test_it_says_after_which_epoch_it_goes_on(self, copied, caplog):
         caplog.set_level(logging.INFO)
@@ -303,7 +320,7 @@ class TestGoingOn:
     def test_lost_curves_are_written_anew_from_the_checkpoint(self, copied, trained):
         shutil.rmtree(copied.curves)
         copied.train()
-        assert all_files(copied.curves) == all_files(trained.curves)
+        assert learning_curves(copied) == learning_curves(trained)
 
     def test_other_parameters_start_afresh_with_one_line(self, copied, project, caplog):
         caplog.set_level(logging.INFO)
@@ -343,8 +360,7 @@ class TestGoingOn:
 
     def test_curves_that_the_new_run_has_not_are_taken_away(self, copied):
         copied.train(validation_share=0)
-        assert sorted(all_files(copied.curves)) == [
-            "metrics.json",
+        assert sorted(learning_curves(copied)) == [
             "plots/metrics/train/accuracy.tsv",
             "plots/metrics/train/iou.tsv",
             "plots/metrics/train/loss.tsv",
@@ -417,12 +433,12 @@ class TestCheckpoints:
 
     def test_a_newer_version_is_refused_by_name(self, checkpoint, tmp_path):
         torch.save({**vars(checkpoint), "version": 99}, tmp_path / "a.pt")
-        with pytest.raises(ModelError, match="has version 99; this liver3d reads up to 1"):
+        with pytest.raises(ModelError, match="has version 99; this liver3d reads version 2"):
             load_checkpoint(tmp_path / "a.pt")
 
     @pytest.mark.parametrize(
         "foreign",
-        [{"conv.weight": torch.zeros(3)}, {"version": 1, "model": {}}, [1, 2], torch.zeros(3)],
+        [{"conv.weight": torch.zeros(3)}, {"version": 2, "model": {}}, [1, 2], torch.zeros(3)],
         ids=["weights alone", "other fields", "list", "tensor"],
     )
     def test_a_file_of_other_software_is_no_model_of_ours(self, tmp_path, foreign):
@@ -590,8 +606,9 @@ class TestEpoch:
         """Patches of four voxels each, as (HU, mask)."""
         volume = torch.tensor([hu for hu, _ in patches], dtype=torch.int16)
         mask = torch.tensor([mask for _, mask in patches], dtype=torch.uint8)
-        names = [f"case-{index}" for index in range(len(patches))]
-        return Batch(volume.view(-1, 1, 1, 2, 2), mask.view(-1, 1, 2, 2), names)
+        box = Box((0, 0, 0), (1, 2, 2))
+        samples = [Sample(f"case-{index}", box) for index in range(len(patches))]
+        return Batch(samples, list(volume.view(-1, 1, 2, 2)), list(mask.view(-1, 1, 2, 2)))
 
     def epoch(self, *batches):
         network = Brightness()
@@ -599,7 +616,7 @@ class TestEpoch:
         schedule = LambdaLR(optimizer, lambda _: 1.0)
         loss = make_loss("cross_entropy")
         trainer = Trainer(network, loss, optimizer, schedule, self.PARAMS, CPU)
-        return train_epoch(trainer, batches, tqdm(disable=True))
+        return train_epoch(trainer, batches, Meter(), tqdm(disable=True))
 
     def test_the_loss_is_the_mean_over_patches_however_they_are_batched(self):
         right, wrong = ([9, 9, -9, -9], [1, 1, 0, 0]), ([9, 9, -9, -9], [0, 0, 1, 1])
@@ -704,3 +721,49 @@ def test_it_overfits_two_patches(tmp_path):
             network, store.image(case_id), window_zyx=None, overlap=0, device=CPU
         )
         assert overlap(probability > 0.5, store.mask(case_id)).dice > 0.99
+
+
+class TestResidency:
+    @pytest.mark.parametrize("kind", ["disk", "host", "device"])
+    def test_it_does_not_change_the_model(self, trained, project, kind):
+        project.train(residency=kind)
+        assert_same(project.last.model, trained.last.model)
+
+    def test_another_one_goes_on_with_the_same_run(self, copied, caplog):
+        caplog.set_level(logging.INFO)
+        copied.train(residency="disk")
+        assert caplog.messages == ["going on after epoch 2"]
+
+    def test_one_line_says_what_was_chosen_and_why(self, project, caplog):
+        caplog.set_level(logging.INFO)
+        project.train(epochs=1)
+        (said,) = [line for line in caplog.messages if line.startswith("training set: ")]
+        assert said.startswith("training set: host (")
+        assert "MB decoded, room for " in said
+
+
+class TestAugmentation:
+    FLIP = {
+        **dict.fromkeys(AugmentationParams.model_fields),
+        "flip": {"probability_zyx": [1, 0, 0]},
+    }
+
+    def test_it_changes_what_is_learnt(self, trained, project):
+        project.train(augmentation=self.FLIP)
+        ours, theirs = project.last.model, trained.last.model
+        assert not torch.equal(ours["conv.layers.0.weight"], theirs["conv.layers.0.weight"])
+
+    def test_an_unknown_kind_is_refused_with_the_nearest_name(self, project):
+        said = project.refused(augmentation={**self.FLIP, "rotate": None})
+        assert "train.augmentation.rotate is not a parameter" in said
+
+    def test_a_range_the_wrong_way_round_is_refused(self, project):
+        scaling = {"probability": 1, "factor": [1.4, 0.7]}
+        said = project.refused(augmentation={**self.FLIP, "scaling": scaling})
+        assert "train.augmentation.scaling.factor: [1.4, 0.7] is no range" in said
+
+    def test_intensities_cannot_be_augmented_without_a_window(self, project):
+        noise = {"probability": 1, "sd": [0, 1]}
+        said = project.refused(augmentation={**self.FLIP, "noise": noise}, hu_window=None)
+        assert "train.augmentation has noise" in said
+        assert "train.hu_window is null" in said

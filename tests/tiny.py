@@ -43,6 +43,8 @@ TRAIN = {
     "patches_per_case": 1,
     "foreground_share": 0.5,
     "hu_window": [-160, 240],
+    "augmentation": None,
+    "residency": "auto",
     "epochs": 2,
     "lr": 0.003,
     "schedule": "cosine",

@@ -12,7 +12,7 @@ from cache.files import replacing
 from stages.train.params import TrainParams
 from stages.train.unet import UNet3d
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 Row = dict[str, float]
 
@@ -77,14 +77,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        ModelError: it is missing, damaged, or a newer liver3d wrote it.
+        ModelError: it is missing, damaged, or another version of liver3d wrote it.
     """
     if not path.is_file():
         raise ModelError(path, "there is no model here", "run python -m pipeline.train first")
     try:
         fields = torch.load(path, map_location="cpu", weights_only=True)
         version = fields.pop("version")
-        if version <= CHECKPOINT_VERSION:
+        if version == CHECKPOINT_VERSION:
             checkpoint = Checkpoint(**fields)
             checkpoint.params()  # refuses parameters this code does not know
             return checkpoint
@@ -92,8 +92,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         fact = f"is damaged, or no model of liver3d ({_reason(error)})"
         fix = "delete it and run python -m pipeline.train again"
         raise ModelError(path, fact, fix) from error
-    fact = f"has version {version}; this liver3d reads up to {CHECKPOINT_VERSION}"
-    raise ModelError(path, fact, "update liver3d")
+    fact = f"has version {version}; this liver3d reads version {CHECKPOINT_VERSION}"
+    fix = "update liver3d" if version > CHECKPOINT_VERSION else "run python -m pipeline.train again"
+    raise ModelError(path, fact, fix)
 
 
 def cpu_state(module: nn.Module) -> dict[str, Any]:

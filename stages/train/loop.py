@@ -15,12 +15,13 @@ from cache.errors import ModelError
 from cache.reader import CaseStore
 from stages.evaluate.overlap import Overlap, overlap
 from stages.evaluate.window import liver_probability
-from stages.train.batches import Batch
+from stages.train.augment.apply import network_input
 from stages.train.checkpoint import Row
 from stages.train.device import autocast, network_on_hu
-from stages.train.intensity import to_network_input
+from stages.train.loader.meter import Meter
 from stages.train.losses import Loss
 from stages.train.params import TrainParams
+from stages.train.sample import Batch
 
 VALIDATION_OVERLAP = 0.25  # of the window; evaluation has its own
 NOTHING = Overlap(0, 0, 0, 0)
@@ -38,8 +39,10 @@ class Trainer:
     device: torch.device
 
 
-def train_epoch(trainer: Trainer, batches: Iterable[Batch], progress: "tqdm[Any]") -> Row:
-    """One pass over the plan's batches.
+def train_epoch(
+    trainer: Trainer, batches: Iterable[Batch], meter: Meter, progress: "tqdm[Any]"
+) -> Row:
+    """One pass over the plan's batches, whose loader's waiting the meter knows.
 
     Returns:
         ``train/loss`` (mean over patches), ``train/accuracy`` and ``train/iou`` of the liver,
@@ -51,17 +54,18 @@ def train_epoch(trainer: Trainer, batches: Iterable[Batch], progress: "tqdm[Any]
     trainer.network.train()
     loss_sum, patches, counts = 0.0, 0, NOTHING
     for batch in batches:
-        loss, logits = train_step(trainer, batch)
+        loss, logits, mask = train_step(trainer, batch)
         value = loss.item()
         if not math.isfinite(value):
             raise _diverged(value, batch)
         loss_sum += value * len(batch.case_ids)
         patches += len(batch.case_ids)
-        counts += _counts(logits, batch.mask.to(logits.device))
+        counts += _counts(logits, mask)
         progress.set_postfix(
             loss=f"{loss_sum / patches:.4f}",
             acc=f"{counts.accuracy:.4f}",
             iou=f"{counts.iou:.3f}",
+            wait=f"{meter.waiting_share:.1%}",
             refresh=False,
         )
         progress.update()
@@ -69,11 +73,9 @@ def train_epoch(trainer: Trainer, batches: Iterable[Batch], progress: "tqdm[Any]
     return {"train/loss": mean_loss, "train/accuracy": counts.accuracy, "train/iou": counts.iou}
 
 
-def train_step(trainer: Trainer, batch: Batch) -> tuple[Tensor, Tensor]:
-    """One optimizer update. Returns the loss and the detached logits."""
-    volume = batch.volume.to(trainer.device, non_blocking=True)
-    mask = batch.mask.to(trainer.device, non_blocking=True)
-    inputs = to_network_input(volume, trainer.params.hu_window)
+def train_step(trainer: Trainer, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """One optimizer update. Returns the loss, the detached logits, and the mask they are for."""
+    inputs, mask = network_input(batch, trainer.params.hu_window)
     trainer.optimizer.zero_grad(set_to_none=True)
     with autocast(trainer.params, trainer.device):
         logits = trainer.network(inputs)
@@ -81,7 +83,7 @@ def train_step(trainer: Trainer, batch: Batch) -> tuple[Tensor, Tensor]:
     loss.backward()  # type: ignore[no-untyped-call]
     trainer.optimizer.step()
     trainer.schedule.step()
-    return loss.detach(), logits.detach()
+    return loss.detach(), logits.detach(), mask
 
 
 def validate(

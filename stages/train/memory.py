@@ -30,12 +30,10 @@ def require_memory(params: TrainParams, largest_zyx: Triple, device: torch.devic
     Raises:
         ParamsError: names what is needed, what is there and what to change.
     """
-    patch = params.patch_zyx or largest_zyx
-    voxels = params.batch_size * patch[0] * patch[1] * patch[2]
-    needed = voxels * params.n_channels * BYTES_PER_VOXEL_AND_CHANNEL + BYTES_BESIDES
-    free = free_bytes(device)
+    needed, free = step_bytes(params, largest_zyx), free_bytes(device)
     if needed <= free:
         return
+    patch = params.patch_zyx or largest_zyx
     sides = "·".join(str(side) for side in patch)
     raise ParamsError(
         "train.patch_zyx",
@@ -43,6 +41,13 @@ def require_memory(params: TrainParams, largest_zyx: Triple, device: torch.devic
         f" about {needed / 1e9:.1f} GB; {device} has {free / 1e9:.1f} GB free",
         "make train.patch_zyx, train.batch_size or train.n_channels smaller",
     )
+
+
+def step_bytes(params: TrainParams, largest_zyx: Triple) -> int:
+    """About the memory that a training step takes at its peak, bytes."""
+    patch = params.patch_zyx or largest_zyx
+    voxels = params.batch_size * patch[0] * patch[1] * patch[2]
+    return voxels * params.n_channels * BYTES_PER_VOXEL_AND_CHANNEL + BYTES_BESIDES
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from stages.train.augment.params import AugmentationParams
+
 GROUPS = 8  # of the GroupNorm layers, as in the notebook; every width is a multiple of n_channels
 SMALLEST_SIDE = 16  # four poolings by two
 
@@ -21,6 +23,8 @@ class TrainParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     patches_per_case: PositiveInt  # in an epoch
     foreground_share: Share  # of the patches, centred on a liver voxel
     hu_window: tuple[float, float] | None  # (low, high) HU, clipped; null feeds raw HU
+    augmentation: AugmentationParams | None  # of the patches; null: none at all
+    residency: Literal["auto", "device", "host", "disk"]  # where the training set lies meanwhile
     epochs: PositiveInt
     lr: PositiveFloat  # learning rate
     schedule: Literal["constant", "cosine"]
@@ -45,6 +49,12 @@ class TrainParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     def _values_fit_together(self) -> Self:
         if self.hu_window is not None and self.hu_window[0] >= self.hu_window[1]:
             raise ValueError(f"hu_window is {list(self.hu_window)}; low must be below high")
+        kinds = self.augmentation.intensity_names if self.augmentation else []
+        if self.hu_window is None and kinds:
+            raise ValueError(
+                f"train.augmentation has {', '.join(kinds)}, which are measured in widths of the"
+                " window, but train.hu_window is null; set the window, or these to null"
+            )
         if self.validation_share + self.test_share >= 1:
             raise ValueError("validation_share and test_share leave no patient to train on")
         return self

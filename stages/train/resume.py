@@ -15,11 +15,14 @@ LOG = logging.getLogger(__name__)
 TRAIN_VERSION = 1  # raise it whenever the same parameters and data would give another model
 
 
+WITHOUT_EFFECT = {"residency"}  # parameters on which the model does not depend
+
+
 def run_key(params: TrainParams, seed: int, manifest: Manifest, split: Split) -> str:
     """SHA-256 over all that decides a training run; equal keys mean the same run."""
     parts = {
         "version": TRAIN_VERSION,
-        "params": params.model_dump(mode="json"),
+        "params": params.model_dump(mode="json", exclude=WITHOUT_EFFECT),
         "seed": seed,
         "data": manifest.digest,
         "split": vars(split),
@@ -64,7 +67,7 @@ def resumed(models: Path, start: Checkpoint, *, resume: bool) -> Checkpoint:
 
 def _differences(last: Checkpoint, start: Checkpoint) -> list[str]:
     """What sets two runs apart, in words."""
-    names = sorted(last.train.keys() | start.train.keys())
+    names = sorted((last.train.keys() | start.train.keys()) - WITHOUT_EFFECT)
     found = [
         f"train.{name} was {last.train.get(name)}, is {start.train.get(name)}"
         for name in names

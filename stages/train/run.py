@@ -2,6 +2,7 @@
 
 import logging
 import math
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ from cache.errors import StoreError
 from cache.grid import Triple, triple
 from cache.manifest import Manifest
 from cache.reader import CaseStore
-from stages.train.batches import batches
 from stages.train.checkpoint import Checkpoint, Row, cpu_state, save_checkpoint
 from stages.train.curves import write_curves
 from stages.train.device import place, require_sound_gradients
+from stages.train.loader.batches import Loader
+from stages.train.loader.open import advice, open_loader
+from stages.train.loader.residency import Residency
 from stages.train.loop import Trainer, train_epoch, validate
 from stages.train.losses import make_loss
 from stages.train.memory import require_memory
 from stages.train.params import TrainParams
 from stages.train.plan import Plan
+from stages.train.ranks import Ranks
 from stages.train.resume import resumed, run_key
 from stages.train.split import Split, read_split, split_patients, write_split
 from stages.train.unet import UNet3d
@@ -45,7 +49,8 @@ class Run:
 
     places: Places
     store: CaseStore
-    plan: Plan
+    loader: Loader
+    residency: Residency
     validation: list[str]  # case ids
     trainer: Trainer
 
@@ -74,7 +79,7 @@ def run(
 
     Raises:
         StoreError: there is no prepared data, or it is damaged.
-        ParamsError: the split, the precision or the memory does not allow it.
+        ParamsError: the split, the precision, the residency or the memory does not allow it.
         ModelError: the loss diverged, or ``resume`` finds nothing to resume.
     """
     store = CaseStore(places.cases)
@@ -86,30 +91,38 @@ def run(
     # only now: a refused --resume must leave the split that belongs to the models beside it
     write_split(places.models / "split.json", split)
     write_curves(places.curves, checkpoint.history)
-    trainer = _trainer(params, checkpoint, device, steps=_steps(plan, params))
+    if checkpoint.epoch == params.epochs:
+        return checkpoint
+    loader, residency = open_loader(store, plan, params, device=device, ranks=Ranks())
+    trainer = _trainer(params, checkpoint, device, steps=params.epochs * len(loader))
     validation = split.cases(store.manifest, "validation")
-    return _train(Run(places, store, plan, validation, trainer), checkpoint)
+    return _train(Run(places, store, loader, residency, validation, trainer), checkpoint)
 
 
 def _train(run: Run, checkpoint: Checkpoint) -> Checkpoint:
-    params = run.trainer.params
-    steps = _steps(run.plan, params)
-    done = checkpoint.epoch * (steps // params.epochs)
+    params, before = run.trainer.params, checkpoint.epoch
+    steps, done = params.epochs * len(run.loader), before * len(run.loader)
     with tqdm(None, "train", steps, initial=done, disable=None, unit="step") as progress:
         for epoch in range(checkpoint.epoch, params.epochs):
             row = _epoch(run, epoch, progress)
             checkpoint = _advance(checkpoint, row, run.trainer)
             _save(run.places.models, checkpoint, row)
             write_curves(run.places.curves, checkpoint.history)
-            LOG.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+            told = {name: value for name, value in row.items() if "loader/" not in name}
+            told["waiting"] = row["loader/waiting"]
+            LOG.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in told.items()))
+    said = advice(run.loader.meter, run.residency, epochs=params.epochs - before)
+    if said is not None:
+        LOG.warning("%s", said)
     return checkpoint
 
 
 def _epoch(run: Run, epoch: int, progress: "tqdm[Any]") -> Row:
     """Train one epoch, and validate after it if it is due."""
     trainer, params = run.trainer, run.trainer.params
-    source = batches(run.store, run.plan, epoch=epoch, batch_size=params.batch_size)
-    row: Row = {"epoch": float(epoch + 1), **train_epoch(trainer, source, progress)}
+    with closing(run.loader.epoch(epoch)) as batches:
+        trained = train_epoch(trainer, batches, run.loader.meter, progress)
+    row: Row = {"epoch": float(epoch + 1), **trained, **run.loader.meter.row()}
     is_due = (epoch + 1) % params.validate_every == 0 or epoch + 1 == params.epochs
     if is_due and run.validation:
         row |= validate(
@@ -209,23 +222,18 @@ def _tell_strangers(split: Split, patients: set[str], split_file: Path) -> None:
 
 
 def _plan(store: CaseStore, split: Split, params: TrainParams, seed: int) -> Plan:
-    entries = store.manifest.cases
     case_ids = split.cases(store.manifest, "train")
     if not case_ids:
         raise StoreError(store.root, "no case is left to train on", "add cases to the store")
-    return Plan(
-        shapes_zyx={case_id: entries[case_id].shape_zyx for case_id in case_ids},
-        foreground_of=store.foreground_zyx,
+    return Plan.of_store(
+        store,
+        case_ids=case_ids,
         patch_zyx=params.patch_zyx,
         patches_per_case=params.patches_per_case,
         foreground_share=params.foreground_share,
+        augmentation=params.augmentation,
         seed=seed,
     )
-
-
-def _steps(plan: Plan, params: TrainParams) -> int:
-    """Optimizer updates of the whole run."""
-    return params.epochs * -(-len(plan) // params.batch_size)
 
 
 def _largest(shapes: dict[str, Triple]) -> Triple:

@@ -1,0 +1,1 @@
+"""The loader: where the training set lies, and batches of it, read ahead."""

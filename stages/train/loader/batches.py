@@ -1,0 +1,147 @@
+"""Batches read ahead by background threads while the network computes."""
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from cache.errors import ParamsError
+from stages.train.loader.buffers import Buffer
+from stages.train.loader.fill import Filled, HostSource, make_filler
+from stages.train.loader.meter import Meter
+from stages.train.loader.on_device import DeviceCases
+from stages.train.plan import Plan
+from stages.train.ranks import Ranks
+from stages.train.sample import Batch, Sample
+
+THREADS = 2
+AHEAD = 3  # batches; enough to hide one slow read, small enough for large patches
+ONE_RANK = Ranks()
+
+
+class Loader:
+    """The batches of a plan, on the device that trains.
+
+    Attributes:
+        meter: what the batches of the last epoch cost, or of the one that is running.
+
+    Example:
+        >>> loader = Loader(CaseStore("data/cases"), plan, batch_size=2, device=device)
+        >>> for batch in loader.epoch(0):
+        ...     volume, mask = network_input(batch, hu_window=(-160, 240))
+    """
+
+    def __init__(
+        self,
+        source: HostSource | DeviceCases,
+        plan: Plan,
+        *,
+        batch_size: int,
+        device: torch.device,
+        threads: int = THREADS,
+        ranks: Ranks = ONE_RANK,
+    ) -> None:
+        """Say what is to be read; nothing is opened before the first batch is asked for.
+
+        Args:
+            source: a store, or its cases in host memory or on the device.
+            plan: which patch is read when.
+            batch_size: patches of a batch, of all ranks together; the last one may be smaller.
+            device: where batches go.
+            threads: that read ahead; 0 reads in the caller's, when a batch is asked for.
+            ranks: of the processes that train together; this one takes its share of every batch.
+
+        Raises:
+            ParamsError: there are more ranks than patches in a batch.
+        """
+        if ranks.count > batch_size:
+            fact = f"is {batch_size}, fewer than the {ranks.count} processes that share a batch"
+            raise ParamsError("train.batch_size", fact, "raise it, or start fewer processes")
+        self.meter = Meter()
+        self._plan = plan
+        self._batch_size = batch_size
+        self._device = device
+        self._threads = threads
+        self._ranks = ranks
+        self._filler = make_filler(source, device)
+        is_pinned = device.type == "cuda" and not isinstance(source, DeviceCases)
+        # those being filled, those waiting, and the one that the caller has
+        self._buffers = [Buffer(is_pinned=is_pinned) for _ in range(AHEAD + 1)]
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self._plan) // self._batch_size)
+
+    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
+        """All batches of an epoch in the plan's order.
+
+        A batch is valid until the next one is asked for. A fault while reading reaches the
+        caller; closing the iterator early, or dropping it, ends the threads.
+
+        Raises:
+            StoreError: a case is damaged.
+        """
+        self.meter.start()
+        reading = self._ahead(epoch) if self._threads else self._on_demand(epoch)
+        try:
+            while (filled := self._next(reading)) is not None:
+                yield filled.batch
+        finally:
+            reading.close()
+            self.meter.stop()
+
+    def _next(self, reading: Iterator[Filled]) -> Filled | None:
+        """The next batch, its voxels on the device."""
+        with self.meter.waiting():
+            filled = next(reading, None)
+            if filled is None:
+                return None
+            if filled.ready is not None:
+                self._receive(filled)
+        self.meter.delivered(filled.batch)
+        return filled
+
+    def _receive(self, filled: Filled) -> None:
+        """Wait until a copy has arrived, and tell the allocator who is going to use it."""
+        assert filled.ready is not None
+        began, ended = filled.ready
+        ended.synchronize()
+        self.meter.copied(began, ended)
+        for tensor in (*filled.batch.volumes, *filled.batch.masks):
+            tensor.record_stream(torch.cuda.current_stream(self._device))
+
+    def _on_demand(self, epoch: int) -> Generator[Filled, None, None]:
+        for number in range(len(self)):
+            yield self._fill(epoch, number)
+
+    def _ahead(self, epoch: int) -> Generator[Filled, None, None]:
+        # threads, not processes: TensorStore must not be forked, and all copying frees the GIL
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="liver3d-batches")
+        pending: deque[Future[Filled]] = deque()
+        try:
+            for number in range(len(self)):
+                pending.append(pool.submit(self._fill, epoch, number))
+                if len(pending) > AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _fill(self, epoch: int, number: int) -> Filled:
+        # by number: the batch that had this buffer before is done with, since batches are handed
+        # out in order and only AHEAD of them are read before the caller comes back
+        buffer = self._buffers[number % len(self._buffers)]
+        samples = self._samples(epoch, number)
+        try:
+            return self._filler.fill(samples, buffer)
+        except Exception as error:
+            error.add_note(f"while reading {', '.join(sample.case_id for sample in samples)}")
+            raise
+
+    def _samples(self, epoch: int, number: int) -> Sequence[Sample]:
+        """The samples of a batch that are for this rank; all ranks' boxes have one shape."""
+        start = number * self._batch_size
+        stop = min(start + self._batch_size, len(self._plan))
+        return self._ranks.share(self._plan.samples(epoch, range(start, stop)))

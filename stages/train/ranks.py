@@ -1,0 +1,57 @@
+"""Which of several processes this one is, when they train one model together."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch.distributed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among those that train together.
+
+    Attributes:
+        rank: its number among all.
+        count: of all.
+        local_rank: its number among those of its machine.
+        local_count: of those.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """The part of this process; the parts of all are disjoint and together all there is."""
+        return items[self.rank :: self.count]
+
+
+def current_ranks() -> Ranks:
+    """What torch.distributed and torchrun say of this process; alone without them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return Ranks()
+    rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    # torchrun tells what lies on which machine; without it all are taken to be on one
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    return Ranks(rank, count, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
+
+
+def agreed(value: T, ranks: Ranks) -> T:
+    """The value that the first process of this machine has; all wait until each has come here.
+
+    Args:
+        value: anything that can be pickled.
+        ranks: this process' place; with a single one the value is its own.
+    """
+    if ranks.count == 1:
+        return value
+    values: list[T | None] = [None] * ranks.count
+    torch.distributed.all_gather_object(values, value)
+    first = values[ranks.rank - ranks.local_rank]  # torchrun numbers a machine's ranks in a row
+    assert first is not None
+    return first
