@@ -15,10 +15,17 @@ CHUNK_SLICES = 16  # of the source mask
 
 
 class Pending(Protocol):
-    """A read that has begun."""
+    """A read that is ready to begin."""
 
-    def result(self) -> Any:
-        """Wait until it is done; raises what went wrong."""
+    def begin(self) -> None:
+        """Let it begin; only then does anybody write into the caller's array."""
+
+    def result(self) -> object:
+        """Wait until what has begun is done; raises what went wrong. May be asked again.
+
+        Once it has returned or raised, be it that the user interrupted it, nobody writes into the
+        caller's array any more.
+        """
 
 
 class Arrays(Protocol):
@@ -27,8 +34,12 @@ class Arrays(Protocol):
     def read(self, name: str) -> NDArray[Any]:
         """One stored array."""
 
-    def start(self, name: str, box: Box, out: NDArray[Any]) -> Pending | None:
-        """Begin to read a box that lies inside into an array of its shape; None if it is done."""
+    def prepare(self, name: str, box: Box, out: NDArray[Any]) -> Pending | None:
+        """Get ready to read a box that lies inside into an array of its shape; None if it is read.
+
+        The array has the dtype of the stored one and need not be contiguous. Two steps, so that
+        the caller holds what is to be waited for before it begins, and no interruption loses it.
+        """
 
     def close(self) -> None:
         """Give the file back."""
@@ -39,11 +50,13 @@ class Pool:
     """The memory that all open cases of one store share.
 
     Attributes:
-        limit_bytes: decoded chunks that may be held.
+        limit_bytes: decoded chunks that may be held; 0 holds none.
+        cases: that are read through it, for a format that has to divide it among them.
         context: what a format keeps in it, once it has opened a first case.
     """
 
     limit_bytes: int
+    cases: int = 1
     context: Any = None
 
 
@@ -57,6 +70,10 @@ class Backend(Protocol):
     @property
     def suffix(self) -> str:
         """The ending of a case's file or folder."""
+
+    @property
+    def open_cases(self) -> int:
+        """Cases that a reader may hold open at a time."""
 
     def write(
         self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]

@@ -12,12 +12,14 @@ class DataError(Exception):
         fix: what to do about it.
     """
 
-    def __init__(self, where: Path | str, fact: str, fix: str) -> None:
+    def __init__(self, where: Path | str, fact: str = "", fix: str = "") -> None:
         # all arguments go to super(): an exception that cannot be unpickled breaks a process pool
         super().__init__(where, fact, fix)
         self.where, self.fact, self.fix = where, fact, fix
 
     def __str__(self) -> str:
+        if not self.fact:  # a DataLoader raises anew what its worker did, with one long text
+            return str(self.where)
         return f"{self.where}: {self.fact}\n  fix: {self.fix}"
 
 

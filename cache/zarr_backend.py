@@ -8,9 +8,11 @@ import json
 import logging
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +21,6 @@ from cache.backend import SHARD_BYTES, Arrays, Pending, Pool, chunk_shape
 from cache.grid import Box
 
 LOG = logging.getLogger(__name__)
-_used_in: int | None = None  # the process that first used TensorStore
-_has_told = False
 GROUP = {"zarr_format": 3, "node_type": "group"}
 
 
@@ -30,6 +30,8 @@ class ZarrBackend:
 
     name: str = "zarr"
     suffix: str = ".zarr"
+    # TensorStore keeps no file open between reads, and a case takes 15 kB
+    open_cases: ClassVar[int] = 4096
 
     def write(
         self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]
@@ -56,9 +58,10 @@ class ZarrBackend:
 
     def open(self, path: Path, pool: Pool) -> Arrays:
         """Open for reading: through TensorStore, or where that is not allowed, zarr-python."""
-        if _is_forked():
-            return ForkedZarrArrays(path)
-        return ZarrArrays(path, pool)
+        if _first_user() == os.getpid():
+            return ZarrArrays(path, pool)
+        _tell_of_fork(os.getpid())
+        return ForkedZarrArrays(path)
 
 
 class ZarrArrays:
@@ -78,10 +81,12 @@ class ZarrArrays:
         """One array."""
         return np.asarray(self._handle(name).read().result())
 
-    def start(self, name: str, box: Box, out: NDArray[Any]) -> Pending:
-        """Begin to read a box that lies inside, decoded straight into the caller's array."""
-        pending: Pending = self._tensorstore.array(out).write(self._handle(name)[box.slices])
-        return pending
+    def prepare(self, name: str, box: Box, out: NDArray[Any]) -> Pending:
+        """Get ready to decode a box that lies inside straight into the caller's array."""
+        source = self._handle(name)[box.slices]
+        # never a copy: the voxels would go there
+        target = self._tensorstore.array(out, context=self._context, copy=False, write=True)
+        return Writing(target, source)
 
     def close(self) -> None:
         """Drop the handles; TensorStore closes what nobody holds."""
@@ -102,6 +107,29 @@ class ZarrArrays:
         return self._handles[name]
 
 
+class Writing:
+    """TensorStore's work on an array of the caller's."""
+
+    def __init__(self, target: Any, source: Any) -> None:
+        self._target, self._source = target, source
+        self._futures: list[Any] = []  # one, once it has begun
+
+    def begin(self) -> None:
+        """Let TensorStore's threads decode."""
+        # begun and kept by one call, within which Python raises no KeyboardInterrupt
+        self._futures.extend(map(self._target.write, [self._source]))
+
+    def result(self) -> None:
+        """Wait until it is done, also where the user interrupts the waiting."""
+        for future in self._futures:
+            try:
+                future.result()
+            finally:
+                while not future.done():
+                    with suppress(KeyboardInterrupt):
+                        future.exception()
+
+
 class ForkedZarrArrays:
     """One open Zarr case in a forked process whose parent has used TensorStore: by zarr-python.
 
@@ -110,46 +138,62 @@ class ForkedZarrArrays:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._arrays: dict[str, Any] = {}
 
     def read(self, name: str) -> NDArray[Any]:
         """One array."""
-        return np.asarray(self._open(name)[...])
+        return np.asarray(self._array(name)[...])
 
-    def start(self, name: str, box: Box, out: NDArray[Any]) -> None:
+    def prepare(self, name: str, box: Box, out: NDArray[Any]) -> None:
         """Read a box that lies inside, at once."""
-        out[...] = self._open(name)[box.slices]
+        out[...] = self._array(name)[box.slices]
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Drop the arrays; no file is open between reads."""
+        self._arrays.clear()
 
-    def _open(self, name: str) -> Any:
+    def _array(self, name: str) -> Any:
         import zarr  # half a second, for those who need it
 
-        return zarr.open_array(str(self._path / name), mode="r")
+        if name not in self._arrays:
+            try:
+                array = zarr.open_array(str(self._path / name), mode="r")
+            except TypeError as error:  # what it makes of some damaged metadata
+                raise ValueError(f"its metadata are no Zarr metadata: {error}") from error
+            _require_shards(self._path / name, array)
+            self._arrays[name] = array
+        return self._arrays[name]
+
+
+def _require_shards(path: Path, array: Any) -> None:
+    """Raise FileNotFoundError unless all shards are there: zarr-python takes others for zeros."""
+    sides = array.shards or array.chunks
+    counts = [-(-side // of) for side, of in zip(array.shape, sides, strict=True)]
+    for index in np.ndindex(*counts):
+        path.joinpath("c", *map(str, index)).stat()
 
 
 def _tensorstore() -> Any:
     """TensorStore; its threads must start in the process that uses it, not at import."""
-    global _used_in
     import tensorstore
 
-    if _used_in is None:
-        _used_in = os.getpid()
+    _first_user()
     return tensorstore
 
 
-def _is_forked() -> bool:
-    """Whether this is a forked child of a process that has used TensorStore; told once."""
-    global _has_told
-    if _used_in in (None, os.getpid()):
-        return False
-    if not _has_told:
-        _has_told = True
-        LOG.warning(
-            "this process was forked after its parent had read Zarr, and so reads several times"
-            " more slowly; with a DataLoader, multiprocessing_context='spawn' avoids it"
-        )
-    return True
+@lru_cache(maxsize=1)
+def _first_user() -> int:
+    """The process that used TensorStore first: this one, or one that this one was forked from."""
+    return os.getpid()
+
+
+@lru_cache(maxsize=1)  # by the process: a forked one inherits what its parent has told
+def _tell_of_fork(process: int) -> None:
+    LOG.warning(
+        "process %d was forked from one that had used Zarr, and so reads it several times more"
+        ' slowly; with a DataLoader, multiprocessing_context="spawn" or "forkserver" avoids it',
+        process,
+    )
 
 
 def _write_by_shards(stored: Any, array: NDArray[Any]) -> None:

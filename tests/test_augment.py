@@ -102,6 +102,17 @@ def test_scaling_by_1_2_makes_a_ball_1_2_as_large_along_every_axis():
     assert after.mean(axis=0) == pytest.approx(before.mean(axis=0), abs=0.01)
 
 
+def test_between_voxels_the_volume_follows_a_line():
+    # a volume that rises evenly rises evenly when turned and magnified, by other steps
+    z, y, x = np.indices((44, 48, 52))
+    evenly = (7 * z + 11 * y + 13 * x).astype(np.int16), np.zeros((44, 48, 52), np.uint8)
+    matrix = inverse_matrix((10.0, -5.0, 3.0), 1.25, SPACING_ZYX_MM)
+    volume, _ = shown(evenly, Draw(Warp(matrix=matrix)))
+    for axis in range(3):
+        step = np.array([7, 11, 13]) @ np.array(matrix)[:, axis]
+        assert np.diff(volume, axis=axis) == pytest.approx(step, abs=0.01)
+
+
 @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
 def test_flipping_mirrors_every_voxel_and_changes_none(noisy, axes):
     flips = tuple(axis in axes for axis in range(3))

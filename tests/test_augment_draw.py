@@ -65,17 +65,26 @@ def with_probability(value):
 
 @pytest.mark.parametrize("off", [kind for kind in ALL_ON if kind != "scaling"])
 def test_turning_one_kind_off_leaves_what_the_others_draw(off):
-    kinds = {name: section for name, section in ALL_ON.items() if name != "scaling"}
-    everything = parts(drawn(kinds))
-    without = parts(drawn({name: section for name, section in kinds.items() if name != off}))
-    assert without.pop(off) != everything.pop(off)
-    assert without == everything
+    kinds = {**with_probability(0.5), "scaling": None}
+    changed = 0
+    for seed in range(30):
+        before, after = parts(drawn(kinds, seed)), parts(drawn({**kinds, off: None}, seed))
+        changed += after.pop(off) != before.pop(off)
+        assert after == before
+    assert changed > 5
 
 
 def test_turning_scaling_off_leaves_the_angles():
     both = np.array(drawn(ALL_ON).warp.matrix)
     turned = np.array(drawn({**ALL_ON, "scaling": None}).warp.matrix)
     assert both / both[0, 0] == pytest.approx(turned / turned[0, 0])
+
+
+def test_inverting_never_leaves_the_exponents_of_the_others():
+    gamma = {**ALL_ON["gamma"], "probability": 0.5, "probability_inverted": 0.5}
+    never = {**gamma, "probability_inverted": 0.0}
+    for seed in range(30):
+        assert drawn({"gamma": never}, seed).gamma == drawn({"gamma": gamma}, seed).gamma
 
 
 def test_the_same_generator_gives_the_same_draw():

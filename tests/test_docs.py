@@ -159,3 +159,14 @@ class TestDataPage:
     def test_its_expression_finds_the_patient_it_says(self, page):
         [pattern] = re.findall(r"`'(.+?)'` makes", page("data.md"))
         assert {re.search(pattern, name)[1] for name in ("P012_2019", "P012_2021")} == {"P012"}
+
+
+def test_the_readmes_python_runs_as_it_stands(
+    repo, tmp_path, monkeypatch, prepared_case, write_store
+):
+    readme = (repo / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    write_store([prepared_case("phantom-000")], folder="data/cases")
+    monkeypatch.chdir(tmp_path)
+    # no workers: a DataLoader's would look for a script of their own
+    exec("\n".join(blocks).replace("num_workers=2", "num_workers=0"), {})

@@ -1,7 +1,11 @@
 """The loader: the plan's batches, in order, wherever the training set lies and whoever reads."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,7 +19,7 @@ from stages.train.loader.batches import AHEAD, Loader
 from stages.train.loader.residency import Residency, open_source
 from stages.train.plan import Plan
 from stages.train.ranks import Ranks
-from tiny import SHAPE_ZYX, write_balls
+from tiny import REPO, SHAPE_ZYX, write_balls
 
 CASES = 5
 PATCH_ZYX = (16, 18, 20)
@@ -176,6 +180,56 @@ class TestEveryResidency:
         assert_equal(copies(loader.epoch(1)), copies(make_loader(kept_root).epoch(1)))
 
 
+@pytest.mark.parametrize("kind", ["host", "device"])
+class TestFilling:
+    def open(self, root, kind, **plan):
+        plan = make_plan(root, **plan)
+        source = open_source(CaseStore(root), plan, Residency(kind, 0, ""), device=CPU)
+        return source, Loader(source, plan, batch_size=2, device=CPU)
+
+    def test_the_first_batch_does_not_wait_for_any_case_to_be_decoded(self, kept_root, kind):
+        source, _ = self.open(kept_root, kind)
+        plan = make_plan(kept_root)
+        sample = plan.sample(0, 0)
+        out = np.empty(PATCH_ZYX, np.int16), np.empty(PATCH_ZYX, np.uint8)
+        source.read_all([sample.source], [out])
+        assert source.missing == CASES
+        assert np.array_equal(out[0], CaseStore(kept_root).read(sample.source)[0])
+
+    def test_all_cases_arrive_while_batches_are_read(self, kept_root, kind):
+        source, loader = self.open(kept_root, kind, patches_per_case=20)
+        for _ in loader.epoch(0):
+            time.sleep(0.01)
+        assert source.missing == 0
+
+    def test_what_has_arrived_is_read_from_the_disk_no_more(self, root, kind):
+        # the plan would go on reading the liver voxels, which are few, from the store
+        source, loader = self.open(root, kind, foreground_share=0.0)
+        source.fill(threading.Event())
+        expected = copies(make_loader(root, foreground_share=0.0).epoch(0))
+        for path in root.glob("case-*"):
+            path.rename(root / f"gone-{path.name}")
+        assert_equal(copies(loader.epoch(0)), expected)
+
+    def test_stopped_between_two_layers_it_goes_on_later(self, tmp_path, kind):
+        root = write_balls(tmp_path / "cases", count=2, shapes_zyx=[(70, 20, 20)])
+        source, _ = self.open(root, kind)
+        stop = threading.Event()
+        stop.set()
+        source.fill(stop)
+        assert source.missing == 2
+        source.fill(threading.Event(), most=1)
+        assert source.missing == 1
+        source.fill(threading.Event())
+        assert source.missing == 0
+
+    def test_a_case_nobody_has_asked_for_yet_stops_training_if_it_is_damaged(self, root, kind):
+        spoil_image(root, "case-3")
+        _, loader = self.open(root, kind, patches_per_case=200)
+        with pytest.raises(StoreError, match="case case-3 is damaged"):
+            list(loader.epoch(0))
+
+
 @pytest.mark.parametrize(
     ("batch_size", "sizes"), [(1, [1] * 10), (3, [3, 3, 3, 1]), (5, [5, 5]), (99, [10])]
 )
@@ -264,6 +318,38 @@ def test_a_fault_that_is_nobodys_data_tells_which_cases_were_read(kept_root):
     with pytest.raises(ZeroDivisionError) as caught:
         list(Loader(Broken(kept_root), plan, batch_size=2, device=CPU).epoch(0))
     assert caught.value.__notes__[0].startswith("while reading case-")
+
+
+KILLED = """
+import sys
+import torch
+from cache.reader import CaseStore
+from stages.train.loader.batches import Loader
+from stages.train.loader.residency import Residency, open_source
+from stages.train.plan import Plan
+store = CaseStore(sys.argv[1])
+plan = Plan.of_store(store, patch_zyx=(16, 18, 20), patches_per_case=1000)
+cpu = torch.device("cpu")
+source = open_source(store, plan, Residency("host", 0, ""), device=cpu)
+for number, batch in enumerate(Loader(source, plan, batch_size=2, device=cpu).epoch(0)):
+    if number == 5:
+        print("reading", flush=True)
+"""
+
+
+def test_a_killed_process_leaves_no_file_behind(kept_root, tmp_path):
+    def there():
+        shared = Path("/dev/shm")
+        names = {path.name for path in shared.iterdir()} if shared.is_dir() else set()
+        return sorted(kept_root.rglob("*")), list(tmp_path.iterdir()), names
+
+    before = there()
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", KILLED, str(kept_root)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline().strip() == b"reading"
+        process.kill()
+    assert there() == before
 
 
 class TestMeter:

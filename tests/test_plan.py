@@ -1,5 +1,7 @@
 """Which patch is read when: sample i of epoch e is a pure function of (seed, epoch, i)."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -122,6 +124,21 @@ class TestForeground:
         # of the places drawn from anywhere, one in 3000 has a corner: chance adds none here
         plan = make_plan(foreground_share=share)
         assert sum(map(holds_a_corner, epoch_of(plan, 2))) == expected
+
+    @pytest.mark.parametrize(("batch_size", "share"), [(2, 0.5), (3, 0.5), (4, 0.33), (2, 0.25)])
+    def test_each_of_1000_batches_has_its_share_rounded_down_or_up(self, batch_size, share):
+        asked = []
+        plan = make_plan(
+            foreground_share=share,
+            foreground_of=lambda case_id: asked.append(case_id) or corner_voxels((9, 9, 9)),
+        )
+        per_batch = []
+        for batch in range(1000):
+            plan.samples(0, range(batch * batch_size, (batch + 1) * batch_size))
+            per_batch.append(len(asked))
+            asked.clear()
+        assert set(per_batch) <= {math.floor(batch_size * share), math.ceil(batch_size * share)}
+        assert abs(sum(per_batch) - 1000 * batch_size * share) < 1
 
     @settings(max_examples=200)
     @given(shapes, patches, numbers)

@@ -9,6 +9,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import psutil
@@ -743,19 +744,19 @@ class TestResidency:
 
 
 class TestAugmentation:
-    FLIP = {
-        **dict.fromkeys(AugmentationParams.model_fields),
-        "flip": {"probability_zyx": [1, 0, 0]},
-    }
+    FLIP = MappingProxyType(
+        dict.fromkeys(AugmentationParams.model_fields) | {"flip": {"probability_zyx": [1, 0, 0]}}
+    )
 
     def test_it_changes_what_is_learnt(self, trained, project):
-        project.train(augmentation=self.FLIP)
+        project.train(augmentation=dict(self.FLIP))
         ours, theirs = project.last.model, trained.last.model
         assert not torch.equal(ours["conv.layers.0.weight"], theirs["conv.layers.0.weight"])
 
     def test_an_unknown_kind_is_refused_with_the_nearest_name(self, project):
         said = project.refused(augmentation={**self.FLIP, "rotate": None})
-        assert "train.augmentation.rotate is not a parameter" in said
+        assert "train.augmentation.rotate is not a parameter; did you mean" in said
+        assert "train.augmentation.rotation?" in said
 
     def test_a_range_the_wrong_way_round_is_refused(self, project):
         scaling = {"probability": 1, "factor": [1.4, 0.7]}

@@ -50,8 +50,6 @@ def agreed(value: T, ranks: Ranks) -> T:
     """
     if ranks.count == 1:
         return value
-    values: list[T | None] = [None] * ranks.count
+    values = [value] * ranks.count
     torch.distributed.all_gather_object(values, value)
-    first = values[ranks.rank - ranks.local_rank]  # torchrun numbers a machine's ranks in a row
-    assert first is not None
-    return first
+    return values[ranks.rank - ranks.local_rank]  # torchrun numbers a machine's ranks in a row

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from stages.train.augment.intensity import change_intensities
 from stages.train.augment.spatial import warp_into
+from stages.train.intensity import window_in_place
 from stages.train.sample import Batch
 
 
@@ -33,17 +34,10 @@ def network_input(batch: Batch, hu_window: tuple[float, float] | None) -> tuple[
             if sample.draw is None:
                 volumes[index].copy_(volume)
                 masks[index].copy_(mask)
-                _to_window(volumes[index], hu_window)
+                window_in_place(volumes[index], hu_window)
                 continue
             warp = sample.draw.warp
             warp_into(volumes[index], masks[index], volume, mask, warp=warp, box=sample.box)
-            _to_window(volumes[index], hu_window)
+            window_in_place(volumes[index], hu_window)
             change_intensities(volumes[index], sample.draw)
     return volumes[:, None], masks
-
-
-def _to_window(volume: Tensor, hu_window: tuple[float, float] | None) -> None:
-    """``to_network_input`` in place, to the last bit."""
-    if hu_window is not None:
-        low, high = hu_window
-        volume.clamp_(low, high).sub_(low).mul_(2 / (high - low)).sub_(1)

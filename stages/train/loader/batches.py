@@ -3,19 +3,22 @@
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
 
 import torch
 
 from cache.errors import ParamsError
 from stages.train.loader.buffers import Buffer
-from stages.train.loader.fill import Filled, HostSource, make_filler
+from stages.train.loader.fill import Filled, Filler, Source
+from stages.train.loader.lazy import LazyCases
 from stages.train.loader.meter import Meter
-from stages.train.loader.on_device import DeviceCases
 from stages.train.plan import Plan
 from stages.train.ranks import Ranks
 from stages.train.sample import Batch, Sample
 
 THREADS = 2
+THREAD_NAME = "liver3d-batches"
 AHEAD = 3  # batches; enough to hide one slow read, small enough for large patches
 ONE_RANK = Ranks()
 
@@ -34,7 +37,7 @@ class Loader:
 
     def __init__(
         self,
-        source: HostSource | DeviceCases,
+        source: Source,
         plan: Plan,
         *,
         batch_size: int,
@@ -64,10 +67,10 @@ class Loader:
         self._device = device
         self._threads = threads
         self._ranks = ranks
-        self._filler = make_filler(source, device)
-        is_pinned = device.type == "cuda" and not isinstance(source, DeviceCases)
-        # those being filled, those waiting, and the one that the caller has
-        self._buffers = [Buffer(is_pinned=is_pinned) for _ in range(AHEAD + 1)]
+        self._source = source
+        self._filler = Filler(source, device)
+        # those being filled or waiting, and the one that the caller has
+        self._buffers = [Buffer(is_pinned=device.type == "cuda") for _ in range(AHEAD + 1)]
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -97,15 +100,15 @@ class Loader:
             filled = next(reading, None)
             if filled is None:
                 return None
-            if filled.ready is not None:
+            if filled.copied is not None:
                 self._receive(filled)
         self.meter.delivered(filled.batch)
         return filled
 
     def _receive(self, filled: Filled) -> None:
         """Wait until a copy has arrived, and tell the allocator who is going to use it."""
-        assert filled.ready is not None
-        began, ended = filled.ready
+        assert filled.copied is not None
+        began, ended = filled.copied
         ended.synchronize()
         self.meter.copied(began, ended)
         for tensor in (*filled.batch.volumes, *filled.batch.masks):
@@ -113,21 +116,41 @@ class Loader:
 
     def _on_demand(self, epoch: int) -> Generator[Filled, None, None]:
         for number in range(len(self)):
+            if isinstance(self._source, LazyCases):
+                self._source.fill(Event(), most=1)
             yield self._fill(epoch, number)
 
     def _ahead(self, epoch: int) -> Generator[Filled, None, None]:
         # threads, not processes: TensorStore must not be forked, and all copying frees the GIL
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="liver3d-batches")
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix=THREAD_NAME)
         pending: deque[Future[Filled]] = deque()
         try:
-            for number in range(len(self)):
-                pending.append(pool.submit(self._fill, epoch, number))
-                if len(pending) > AHEAD:
+            with self._filling() as filling:
+                for number in range(len(self)):
+                    pending.append(pool.submit(self._fill, epoch, number))
+                    if len(pending) > AHEAD:
+                        yield pending.popleft().result()
+                    if filling.done():
+                        filling.result()  # raises if a case is damaged
+                while pending:
                     yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+    @contextmanager
+    def _filling(self) -> Iterator[Future[None]]:
+        """Meanwhile, a thread brings the training set to where it is to lie."""
+        if not isinstance(self._source, LazyCases) or self._source.missing == 0:
+            nothing: Future[None] = Future()
+            nothing.set_result(None)
+            yield nothing
+            return
+        stop = Event()
+        with ThreadPoolExecutor(1, thread_name_prefix=THREAD_NAME) as pool:
+            try:
+                yield pool.submit(self._source.fill, stop)
+            finally:
+                stop.set()
 
     def _fill(self, epoch: int, number: int) -> Filled:
         # by number: the batch that had this buffer before is done with, since batches are handed

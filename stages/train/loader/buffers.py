@@ -32,5 +32,7 @@ class Buffer:
 
 def divided(flat: Tensor, shapes_zyx: Sequence[Triple]) -> list[Tensor]:
     """The patches that lie one after the other in a flat tensor, as views of it."""
+    if not shapes_zyx:
+        return []
     parts = torch.split(flat, [math.prod(shape) for shape in shapes_zyx])
     return [part.view(shape) for part, shape in zip(parts, shapes_zyx, strict=True)]

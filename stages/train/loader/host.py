@@ -2,30 +2,33 @@
 
 import math
 from collections.abc import Sequence
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.case import AIR_HU, Mask, Patch, Volume
+from cache.case import AIR_HU, Patch
 from cache.grid import Box, Triple
 from cache.reader import CaseStore
+from stages.train.loader.lazy import LazyCases, Pair, empty_pair
 from stages.train.loader.shared import SharedBlock
 
 BYTES_PER_VOXEL = 3  # int16 and uint8
 ALIGNMENT = 64  # bytes, a line of the processor's cache
-Pair = tuple[Volume, Mask]
 
 
-class HostCases:
-    """Cases in host memory; each is decoded when its first patch is asked for.
+class HostCases(LazyCases):
+    """Cases in host memory.
 
-    Threads may share one. Ranks that share a block may decode the same case at the same time;
-    they write the same bytes to the same place.
+    Ranks that share a block may decode the same case at the same time; they write the same bytes
+    to the same place.
     """
 
     def __init__(
-        self, store: CaseStore, shapes_zyx: dict[str, Triple], block: SharedBlock | None = None
+        self,
+        store: CaseStore,
+        shapes_zyx: dict[str, Triple],
+        block: SharedBlock | None = None,
+        first: int = 0,
     ) -> None:
         """Lay the cases out; nothing is read yet.
 
@@ -34,45 +37,51 @@ class HostCases:
             shapes_zyx: prepared shape of each case, by case id.
             block: memory of ``block_bytes(shapes_zyx)`` that other ranks see too, zeros at first;
                 None for this process' own.
+            first: where filling begins.
         """
-        self._store = store
-        self._shapes = shapes_zyx
+        super().__init__(store, shapes_zyx, first)
         self._block = block
         self._offsets = _offsets(shapes_zyx)
         self._index = {case_id: index for index, case_id in enumerate(self._offsets)}
         count = len(shapes_zyx)
         self._is_whole = block.array(0, (count,), np.uint8) if block else np.zeros(count, np.uint8)
         self._pairs: dict[str, Pair] = {}
-        self._locks = {case_id: Lock() for case_id in shapes_zyx}
 
     def read_all(self, patches: Sequence[Patch], outs: Sequence[Pair]) -> None:
         """Copy patches into int16 and uint8 arrays of their boxes' shapes.
 
         Raises:
-            StoreError: a case that is not decoded yet is damaged.
+            StoreError: a case that has not arrived is damaged.
         """
-        for patch, (volume_out, mask_out) in zip(patches, outs, strict=True):
-            volume, mask = self._whole(patch.case_id)
-            _cut(volume, patch.box, volume_out, AIR_HU)
-            _cut(mask, patch.box, mask_out, 0)
+        away = []
+        for patch, out in zip(patches, outs, strict=True):
+            if self.has(patch.case_id):
+                volume, mask = self._memory(patch.case_id)
+                _cut(volume, patch.box, out[0], AIR_HU)
+                _cut(mask, patch.box, out[1], 0)
+            else:
+                away.append((patch, out))
+        self._store.read_all([patch for patch, _ in away], [out for _, out in away])
 
-    def _whole(self, case_id: str) -> Pair:
-        with self._locks[case_id]:
-            if case_id not in self._pairs:
-                pair = self._memory(case_id)
-                if not self._is_whole[self._index[case_id]]:
-                    self._store.read(Patch(case_id, Box.whole(self._shapes[case_id])), out=pair)
-                    self._is_whole[self._index[case_id]] = 1  # after the voxels, never before
-                self._pairs[case_id] = pair
-            return self._pairs[case_id]
+    def has(self, case_id: str) -> bool:
+        """Whether a case has arrived, whichever rank brought it."""
+        return bool(self._is_whole[self._index[case_id]])
 
     def _memory(self, case_id: str) -> Pair:
+        if case_id not in self._pairs:
+            self._pairs[case_id] = self._new_pair(case_id)
+        return self._pairs[case_id]
+
+    def _new_pair(self, case_id: str) -> Pair:
         shape = self._shapes[case_id]
         if self._block is None:
-            return np.empty(shape, np.int16), np.empty(shape, np.uint8)
+            return empty_pair(shape)
         offset = self._offsets[case_id]
         volume = self._block.array(offset, shape, np.int16)
         return volume, self._block.array(offset + volume.nbytes, shape, np.uint8)
+
+    def _keep(self, case_id: str, pair: Pair) -> None:
+        self._is_whole[self._index[case_id]] = 1  # after the voxels, never before
 
 
 def decoded_bytes(shapes_zyx: dict[str, Triple]) -> int:

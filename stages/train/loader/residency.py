@@ -8,7 +8,7 @@ import torch
 from cache.errors import ParamsError
 from cache.reader import CaseStore
 from stages.machine import free_memory_bytes
-from stages.train.loader.fill import HostSource
+from stages.train.loader.fill import Source
 from stages.train.loader.host import HostCases, block_bytes
 from stages.train.loader.on_device import DeviceCases
 from stages.train.loader.shared import SharedBlock
@@ -113,7 +113,7 @@ def open_source(
     *,
     device: torch.device,
     ranks: Ranks = ONE_RANK,
-) -> HostSource | DeviceCases:
+) -> Source:
     """What the loader reads from; nothing is read yet.
 
     With several ranks on one machine all must call it: they share one block of host memory.
@@ -125,7 +125,8 @@ def open_source(
         return DeviceCases(whole, plan.shapes_zyx, device)
     if ranks.local_count == 1:
         return HostCases(whole, plan.shapes_zyx)
-    return HostCases(whole, plan.shapes_zyx, _shared_block(plan, ranks))
+    first = ranks.local_rank * len(plan.shapes_zyx) // ranks.local_count
+    return HostCases(whole, plan.shapes_zyx, _shared_block(plan, ranks), first)
 
 
 def _shared_block(plan: Plan, ranks: Ranks) -> SharedBlock:
