@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -16,70 +14,19 @@ import pytest
 
 from cache.errors import ParamsError, SourceError
 from pipeline.preprocess import main as preprocess
-from stages.preprocess.workers.cluster import run_on_cluster
+from stages.preprocess.workers.cluster import IN_FLIGHT, run_on_cluster
 from stages.preprocess.workers.tasks import Killed, Task
+from work_of_clusters import KILL, die, fail, hold, note, until
 
 pytest.importorskip("distributed", reason='needs pip install "liver3d[cluster]"')
 
 REPO = Path(__file__).parent.parent
 WITH_US = os.pathsep.join([str(REPO), str(REPO / "tests")])
-KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
-
-
-def until(condition, limit_s=30.0):
-    """Wait for a condition; gives its value, and fails if it does not come true."""
-    end = time.monotonic() + limit_s
-    while not (value := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return value
-
-
-# what the workers do: they import these functions by their names
-
-
-def note(job):
-    """Say in the folder which process does this; the first two tasks wait for each other."""
-    folder, name = job
-    (folder / f"{name}.{os.getpid()}").touch()
-    if name in ("0", "1"):
-        until(lambda: list(folder.glob("0.*")) and list(folder.glob("1.*")))
-    return name, os.getpid()
-
-
-def hold(job):
-    """Do not end before the folder has a file ``go``."""
-    folder, name = job
-    (folder / f"{name}.{os.getpid()}").touch()
-    until((folder / "go").exists)
-    return name
-
-
-def die(job):
-    """Kill this process if the job says so."""
-    name, dies = job
-    if dies:
-        os.kill(os.getpid(), KILL)
-    return name
-
-
-def fail(job):
-    raise SourceError(job, "has no voxels", "export it again")
-
-
-def main(folder, address, work):
-    """What a command does: work on three tasks, then say their names or the error."""
-    tasks = [Task(name, (Path(folder), name), 1) for name in "abc"]
-    try:
-        results = list(run_on_cluster(globals()[work], tasks, address=address))
-        sys.stdout.write(str(sorted(name for name, _ in results)))
-    except ParamsError as error:
-        sys.stdout.write(str(error))
 
 
 def told(folder, address, work="note"):
     """What such a command writes to the two streams."""
-    call = "import sys, test_cluster; test_cluster.main(*sys.argv[1:])"
+    call = "import sys, work_of_clusters; work_of_clusters.main(*sys.argv[1:])"
     ended = subprocess.run(
         [sys.executable, "-c", call, str(folder), address, work],
         env={**os.environ, "PYTHONPATH": WITH_US},
@@ -175,9 +122,9 @@ class TestWork:
         assert list(run_on_cluster(note, [], address=two_workers.address)) == []
 
     def test_more_tasks_than_may_be_in_flight_are_all_done(self, two_workers):
-        tasks = [Task(str(number), (number, False), 1) for number in range(450)]
+        tasks = [Task(str(number), (number, False), 1) for number in range(IN_FLIGHT + 30)]
         results = run_on_cluster(die, tasks, address=two_workers.address)
-        assert sorted(results) == list(range(450))
+        assert sorted(results) == list(range(IN_FLIGHT + 30))
 
     def test_a_fault_of_the_data_arrives_as_it_is(self, two_workers):
         with pytest.raises(SourceError) as caught:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -38,24 +39,41 @@ def model(network=bright_is_liver, *, roles=ROLES, window_zyx=(16, 16, 16)):
     return Model(network, window_zyx, (-160.0, 240.0), HISTORY, facts, roles)
 
 
+def evaluated(store, out, of=None, *, cases="test", scope="volume"):
+    """Evaluate a store with a model; gives the scores by case id."""
+    params = EvaluateParams(cases=cases, scope=scope, overlap=0.5)
+    scores = run(store, out, params, model=of or model(), device=torch.device("cpu"))
+    return {score.case_id: score for score in scores}
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory):
+    """A store of four balls, which evaluation only reads."""
+    return write_balls(tmp_path_factory.mktemp("balls") / "cases", count=4)
+
+
 @pytest.fixture
-def evaluate(tmp_path):
-    """Evaluate a store of four balls with a model; gives the scores by case id."""
-
-    def evaluate(of=None, *, cases="test", scope="volume"):
-        params = EvaluateParams(cases=cases, scope=scope, overlap=0.5)
-        store = tmp_path / "cases"
-        if not store.exists():
-            write_balls(store, count=4)
-        device = torch.device("cpu")
-        scores = run(store, tmp_path / "reports", params, model=of or model(), device=device)
-        return {score.case_id: score for score in scores}
-
-    return evaluate
+def evaluate(balls, tmp_path):
+    """Evaluate the balls with a model, into ``reports``; gives the scores by case id."""
+    return lambda of=None, **how: evaluated(balls, tmp_path / "reports", of, **how)
 
 
-def test_a_perfect_network_scores_one(evaluate):
-    scores = evaluate()
+@pytest.fixture(scope="module")
+def of_test(balls, tmp_path_factory):
+    """What a perfect network scores on the test cases, and the folder of its reports."""
+    out = tmp_path_factory.mktemp("test") / "reports"
+    return evaluated(balls, out), out
+
+
+@pytest.fixture(scope="module")
+def of_all(balls, tmp_path_factory):
+    """What it scores on all cases, and the folder of its reports."""
+    out = tmp_path_factory.mktemp("all") / "reports"
+    return evaluated(balls, out, cases="all"), out
+
+
+def test_a_perfect_network_scores_one(of_test):
+    scores, _ = of_test
     assert [score.dice for score in scores.values()] == [1.0, 1.0]
     assert [score.hd95_mm for score in scores.values()] == [0.0, 0.0]
 
@@ -67,20 +85,21 @@ def test_a_network_that_finds_nothing_scores_zero_and_no_distance(evaluate, tmp_
     assert metrics["hd95_mm"] == {"mean": None, "median": None, "undefined": 2}
 
 
-def test_test_cases_alone_are_scored(evaluate):
-    assert set(evaluate()) == {"case-0", "case-2"}
+def test_test_cases_alone_are_scored(of_test):
+    scores, _ = of_test
+    assert set(scores) == {"case-0", "case-2"}
 
 
-def test_all_cases_are_scored_on_demand_and_keep_their_roles(evaluate):
-    scores = evaluate(cases="all")
+def test_all_cases_are_scored_on_demand_and_keep_their_roles(of_all):
+    scores, _ = of_all
     assert {case_id: score.role for case_id, score in scores.items()} == ROLES
 
 
-def test_the_summary_counts_test_cases_alone_even_when_all_are_scored(evaluate, tmp_path):
-    evaluate(cases="all")
-    metrics = json.loads((tmp_path / "reports/metrics.json").read_text(encoding="utf-8"))
+def test_the_summary_counts_test_cases_alone_even_when_all_are_scored(of_all):
+    _, reports = of_all
+    metrics = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["cases"] == 2
-    with (tmp_path / "reports/cases.csv").open(encoding="utf-8") as file:
+    with (reports / "cases.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 4
 
 
@@ -103,20 +122,20 @@ def test_without_test_cases_all_can_still_be_scored(evaluate, tmp_path):
     assert "there is no test case" in page
 
 
-def test_masks_are_written_in_the_source_geometry(evaluate, tmp_path):
-    evaluate()
-    image = sitk.ReadImage(str(tmp_path / "reports/predictions/case-0.nii.gz"))
-    info = CaseStore(tmp_path / "cases").info("case-0")
+def test_masks_are_written_in_the_source_geometry(of_test, balls):
+    _, reports = of_test
+    image = sitk.ReadImage(str(reports / "predictions/case-0.nii.gz"))
+    info = CaseStore(balls).info("case-0")
     assert image.GetSize() == info.source_grid.shape_zyx[::-1]
     assert image.GetSpacing() == info.source_grid.spacing_zyx_mm[::-1]
-    truth = CaseStore(tmp_path / "cases").source_mask("case-0")
+    truth = CaseStore(balls).source_mask("case-0")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), truth)
 
 
-@pytest.mark.parametrize(("cases", "pictures"), [("test", 2), ("all", 4)])
-def test_every_scored_case_is_in_the_report_with_a_picture(evaluate, tmp_path, cases, pictures):
-    evaluate(cases=cases)
-    page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("evaluation", "pictures"), [("of_test", 2), ("of_all", 4)])
+def test_every_scored_case_is_in_the_report_with_a_picture(request, evaluation, pictures):
+    _, reports = request.getfixturevalue(evaluation)
+    page = (reports / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 1 + pictures  # the curves, and each case
 
 
@@ -153,10 +172,11 @@ def test_outside_the_box_counts_as_missed_unless_the_scope_is_the_box(
     assert score.dice == pytest.approx(dice)
 
 
-@pytest.fixture
-def trained(tmp_path):
-    """A store of four balls, a model of it that was never trained, and a parameter file."""
-    write_balls(tmp_path / "cases", count=4)
+@pytest.fixture(scope="module")
+def untouched(balls, tmp_path_factory):
+    """What ``trained`` copies for each test."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(balls, folder / "cases")
     checkpoint = Checkpoint(
         run_key="k",
         epoch=2,
@@ -171,9 +191,15 @@ def trained(tmp_path):
         optimizer={},
     )
     for name in ("best.pt", "last.pt"):
-        save_checkpoint(tmp_path / "models" / name, checkpoint)
-    write_params(tmp_path / "params.yaml")
-    return tmp_path
+        save_checkpoint(folder / "models" / name, checkpoint)
+    write_params(folder / "params.yaml")
+    return folder
+
+
+@pytest.fixture
+def trained(untouched, tmp_path):
+    """A store of four balls, a model of it that was never trained, and a parameter file."""
+    return shutil.copytree(untouched, tmp_path / "trained")
 
 
 def evaluate_command(run_command, folder):
@@ -199,8 +225,8 @@ def test_roles_come_from_the_model_not_from_a_split_of_a_run_begun_since(trained
     assert "case-1" not in ended.output
 
 
-def test_masks_of_cases_no_longer_scored_are_removed(evaluate, tmp_path):
-    evaluate(cases="all")
+def test_masks_of_cases_no_longer_scored_are_removed(evaluate, of_all, tmp_path):
+    shutil.copytree(of_all[1], tmp_path / "reports")
     evaluate(cases="test")
     left = {path.name for path in (tmp_path / "reports/predictions").iterdir()}
     assert left == {"case-0.nii.gz", "case-2.nii.gz"}

@@ -121,14 +121,14 @@ def require_same_grid(grid, other):
 
 
 class TestTurnedFiles:
-    @settings(max_examples=40)
+    @settings(max_examples=24)
     @given(patient=patients(), turn=turns, crop=crops, grid=grids, ending=endings)
     def test_both_files_turned_give_the_same_case(self, prepare, patient, turn, crop, grid, ending):
         how = {"ending": ending, "crop": crop, "margin_mm": 3.0, **grid}
         straight = prepare(*patient, **how)
         require_same_case(prepare(*(turned(image, turn) for image in patient), **how), straight)
 
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     @given(patient=patients(), turn=turns, grid=grids)
     def test_a_label_in_another_order_than_its_ct_gives_the_same_case(
         self, prepare, patient, turn, grid
@@ -139,7 +139,7 @@ class TestTurnedFiles:
         require_same_case(other, straight)
         np.testing.assert_array_equal(other.source_mask("1"), sitk.GetArrayFromImage(label))
 
-    @settings(max_examples=15)
+    @settings(max_examples=10)
     @given(patient=patients(), turn=turns)
     def test_every_voxel_stays_where_it_was_in_the_patient(self, prepare, patient, turn):
         ct = turned(patient[0], turn)
@@ -152,14 +152,14 @@ class TestTurnedFiles:
 
 
 class TestTheWayBack:
-    @settings(max_examples=30)
+    @settings(max_examples=18)
     @given(patient=patients(), turn=turns, crop=crops)
     def test_a_kept_grid_brings_the_mask_back_bit_for_bit(self, prepare, patient, turn, crop):
         label = turned(patient[1], turn)
         store = prepare(turned(patient[0], turn), label, crop=crop)
         np.testing.assert_array_equal(_restored(store), sitk.GetArrayFromImage(label))
 
-    @settings(max_examples=20)
+    @settings(max_examples=12)
     @given(patient=patients(), turn=turns)
     def test_a_finer_grid_brings_nearly_all_of_it_back(self, prepare, patient, turn):
         label = turned(patient[1], turn)
@@ -168,7 +168,7 @@ class TestTheWayBack:
         truth = sitk.GetArrayFromImage(label)
         assert overlap(_restored(store), truth > 0).dice > 0.97
 
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     @given(patient=patients(), turn=turns, crop=crops, grid=grids)
     def test_the_prepared_grid_covers_the_box_it_was_cut_from(
         self, prepare, patient, turn, crop, grid

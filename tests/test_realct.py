@@ -48,14 +48,28 @@ REFUSED = {
 READABLE = ["gzip_named_nii.nii", "raw_nifti_named_gz.nii.gz", "minimal.nii.gz", "low_res.nii.gz"]
 
 
+@pytest.fixture(scope="module")
+def folders():
+    """How a run ended and its folder, by the bytes of its parameter file."""
+    return {}
+
+
 @pytest.fixture
-def prepare(realct, run_command, tmp_path):
-    """Prepare the five cases with a parameter file; gives how it ended, store and problems."""
+def prepare(realct, run_command, folders, tmp_path_factory):
+    """Prepare the five cases with a parameter file; gives how it ended, store and problems.
+
+    What the very same parameters gave before is given again: no test changes it.
+    """
 
     def run(params):
-        places = ("--src", realct / "LiverDataset", "--out", tmp_path / "cases")
-        ended = run_command(preprocess, *places, "--params", params, "--workers", 2)
-        return ended, CaseStore(tmp_path / "cases"), read_problems(tmp_path)
+        key = params.read_bytes()
+        if key not in folders:
+            folder = tmp_path_factory.mktemp("five")
+            places = ("--src", realct / "LiverDataset", "--out", folder / "cases")
+            ended = run_command(preprocess, *places, "--params", params, "--workers", 2)
+            folders[key] = ended, folder
+        ended, folder = folders[key]
+        return ended, CaseStore(folder / "cases"), read_problems(folder)
 
     return run
 
@@ -369,8 +383,8 @@ def test_a_short_training_puts_masks_on_the_liver(
             "evaluate.cases": "all",
         }
     )
-    prepare(params)
-    places = ("--cases", tmp_path / "cases", "--params", params, "--device", "cpu")
+    _, store, _ = prepare(params)
+    places = ("--cases", store.root, "--params", params, "--device", "cpu")
     models = tmp_path / "models"
     run_command(train, *places, "--out", models, "--curves", tmp_path / "training")
     ended = run_command(evaluate, *places, "--models", models, "--out", tmp_path / "reports")
