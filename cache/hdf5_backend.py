@@ -69,10 +69,13 @@ class Hdf5Arrays:
 
     def prepare(self, name: str, box: Box, out: NDArray[Any]) -> None:
         """Read a box that lies inside, at once: h5py lets one thread at a time into HDF5."""
+        dataset = self._dataset(name)
+        if box.clipped(dataset.shape) != box:  # h5py would read what there is
+            raise ValueError(f"its shape is {dataset.shape}, which does not hold {box}")
         if out.flags.c_contiguous:
-            self._dataset(name).read_direct(out, box.slices)
+            dataset.read_direct(out, box.slices)
         else:  # h5py refuses those
-            out[...] = self._dataset(name)[box.slices]
+            out[...] = dataset[box.slices]
 
     def close(self) -> None:
         """Close the file."""

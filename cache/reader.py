@@ -1,5 +1,6 @@
 """Reading prepared cases: whole arrays, and patches that may leave the volume."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -178,6 +179,8 @@ class CaseStore:
         try:
             yield
         except (OSError, ValueError, KeyError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # too many open files are no fault of this one
             raise StoreError(
                 self._path(case_id),
                 f"case {case_id} is damaged: its {name} cannot be read ({error})",

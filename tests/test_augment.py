@@ -19,6 +19,7 @@ from test_augment_draw import ALL_ON, SPACING_ZYX_MM, drawn
 
 WINDOW = (-160.0, 240.0)
 BOX = Box((10, 8, 6), (34, 40, 46))  # 24, 32, 40 voxels; centre 21.5, 23.5, 25.5
+CHANGED = Draw(contrast=0.8, gamma_inverted=1.3, gamma=0.7)
 SPATIAL = ("flip", "rotation", "scaling", "shift", "elastic")
 
 
@@ -329,3 +330,16 @@ def test_intensities_change_the_volume_and_not_the_mask(noisy):
     volume, mask = shown(noisy, drawn(kinds), WINDOW)
     assert (mask == plain_mask).all()
     assert np.abs(volume - plain).mean() > 0.05
+
+
+def test_the_number_of_threads_changes_no_bit():
+    box = Box.whole((48, 96, 128))
+    volume = np.random.default_rng(0).integers(-200, 300, box.shape_zyx).astype(np.int16)
+    batch = batch_of(volume, np.zeros(box.shape_zyx, np.uint8), [CHANGED], box)
+    before, seen = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        seen.append(network_input(batch, WINDOW)[0])
+    torch.set_num_threads(before)
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])

@@ -16,6 +16,8 @@ from cache.errors import ParamsError, StoreError
 from cache.reader import CaseStore
 from stages.train.augment.params import AugmentationParams
 from stages.train.loader.batches import AHEAD, Loader
+from stages.train.loader.host import HostCases
+from stages.train.loader.on_device import DeviceCases
 from stages.train.loader.residency import Residency, open_source
 from stages.train.plan import Plan
 from stages.train.ranks import Ranks
@@ -26,6 +28,7 @@ PATCH_ZYX = (16, 18, 20)
 THREADS = "liver3d-batches"
 CPU = torch.device("cpu")
 RESIDENCIES = ["disk", "host", "device"]
+LAZY = {"host": HostCases, "device": DeviceCases}
 TURNS = AugmentationParams.model_validate(
     {
         **dict.fromkeys(AugmentationParams.model_fields),
@@ -223,6 +226,42 @@ class TestFilling:
         source.fill(threading.Event())
         assert source.missing == 0
 
+    def test_what_was_decoded_before_a_stop_is_not_decoded_again(self, tmp_path, kind):
+        stop, slices = threading.Event(), []
+
+        class Counting(CaseStore):
+            def read(self, patch, out=None):
+                slices.append(patch.box.shape_zyx[0])
+                if sum(slices) == 64:
+                    stop.set()
+                return super().read(patch, out)
+
+        shape = (100, 20, 20)
+        store = Counting(write_balls(tmp_path / "cases", count=1, shapes_zyx=[shape]))
+        more = [CPU] if kind == "device" else []
+        source = LAZY[kind](store, {"case-0": shape}, *more)
+        source.fill(stop)
+        assert (source.missing, sum(slices)) == (1, 64)
+        source.fill(threading.Event())
+        assert (source.missing, sum(slices)) == (0, 100)
+        plan = make_plan(store.root, patch_zyx=shape)
+        (batch,) = Loader(source, plan, batch_size=2, device=CPU).epoch(0)
+        assert np.array_equal(batch.volumes[0], store.image("case-0"))
+
+    def test_a_fault_in_the_background_is_told_also_in_a_short_epoch(self, root, kind):
+        class Elsewhere(LAZY[kind]):
+            """Patches come from nowhere, and slowly: only filling reads the store."""
+
+            def read_all(self, patches, outs):
+                time.sleep(0.3)
+
+        spoil_image(root, "case-0")
+        more = [CPU] if kind == "device" else []
+        source = Elsewhere(CaseStore(root), {"case-0": SHAPE_ZYX}, *more)
+        plan = make_plan(root, case_ids=["case-0"], foreground_share=0.0)
+        with pytest.raises(StoreError, match="case case-0 is damaged"):
+            list(Loader(source, plan, batch_size=1, device=CPU).epoch(0))
+
     def test_a_case_nobody_has_asked_for_yet_stops_training_if_it_is_damaged(self, root, kind):
         spoil_image(root, "case-3")
         _, loader = self.open(root, kind, patches_per_case=200)
@@ -309,6 +348,53 @@ def test_more_ranks_than_patches_in_a_batch_are_refused(kept_root):
         make_loader(kept_root, batch_size=2, ranks=Ranks(0, 3))
 
 
+def test_two_epochs_at_once_are_refused(kept_root):
+    loader = make_loader(kept_root)
+    first = loader.epoch(0)
+    next(first)
+    with pytest.raises(RuntimeError, match="close the epoch before"):
+        next(loader.epoch(1))
+    first.close()
+    next(loader.epoch(1))
+
+
+def test_a_rest_too_small_for_all_ranks_is_left_out_by_all(kept_root):
+    plan = {"case_ids": ["case-0", "case-1", "case-2"], "patches_per_case": 3}
+    for rank in (0, 1):
+        loader = make_loader(kept_root, batch_size=2, ranks=Ranks(rank, 2), **plan)
+        assert [len(batch.samples) for batch in loader.epoch(0)] == [1, 1, 1, 1]
+    assert len(make_loader(kept_root, batch_size=2, **plan)) == 5
+
+
+LEFT_OPEN = """
+import sys, time
+import torch
+from cache.reader import CaseStore
+from stages.train.loader.batches import Loader
+from stages.train.loader.host import HostCases
+from stages.train.plan import Plan
+
+class Slow(CaseStore):
+    def read(self, patch, out=None):
+        time.sleep(2)
+        return super().read(patch, out)
+
+store = Slow(sys.argv[1])
+plan = Plan.of_store(store, patch_zyx=(16, 18, 20), patches_per_case=9)
+source = HostCases(store, plan.shapes_zyx)
+reading = Loader(source, plan, batch_size=2, device=torch.device("cpu")).epoch(0)
+next(reading)
+"""
+
+
+def test_a_script_that_leaves_an_epoch_open_ends_before_all_is_decoded(kept_root):
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    command = [sys.executable, "-c", LEFT_OPEN, str(kept_root)]
+    began = time.perf_counter()
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert time.perf_counter() - began < 2 * CASES  # seconds, that decoding alone would take
+
+
 def test_a_fault_that_is_nobodys_data_tells_which_cases_were_read(kept_root):
     class Broken(CaseStore):
         def read_all(self, patches, outs):
@@ -339,9 +425,9 @@ for number, batch in enumerate(Loader(source, plan, batch_size=2, device=cpu).ep
 
 def test_a_killed_process_leaves_no_file_behind(kept_root, tmp_path):
     def there():
-        shared = Path("/dev/shm")
-        names = {path.name for path in shared.iterdir()} if shared.is_dir() else set()
-        return sorted(kept_root.rglob("*")), list(tmp_path.iterdir()), names
+        # other programs' semaphores come and go beside ours
+        shared = {path.name for path in Path("/dev/shm").glob("*") if path.name[:4] != "sem."}
+        return sorted(kept_root.rglob("*")), list(tmp_path.iterdir()), shared
 
     before = there()
     environment = {**os.environ, "PYTHONPATH": str(REPO), "TMPDIR": str(tmp_path)}

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache.errors import StoreError
+from cache.reader import CaseStore
 from stages.train.plan import Plan
+from tiny import write_balls
 
 SHAPES_ZYX = {"a": (40, 50, 60), "b": (41, 33, 70), "c": (36, 64, 45), "d": (50, 40, 39)}
 SPACING_ZYX_MM = (2.5, 0.8, 0.7)
@@ -93,6 +96,12 @@ class TestPureFunction:
     def test_an_epochs_samples_are_not_the_next_epochs_one_further(self):
         plan = make_plan({"case": (200, 200, 200)}, foreground_share=0)
         assert plan.sample(3, 1) != plan.sample(4, 0)
+
+
+def test_a_case_that_is_not_in_the_store_is_refused_by_name(tmp_path):
+    store = CaseStore(write_balls(tmp_path / "cases", count=2))
+    with pytest.raises(StoreError, match="there is no case 'case-7'"):
+        Plan.of_store(store, case_ids=["case-1", "case-7"], patch_zyx=PATCH_ZYX)
 
 
 class TestCases:

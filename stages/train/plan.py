@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.case import Voxels
+from cache.errors import StoreError
 from cache.grid import Box, Triple, TripleMm, triple
 from cache.reader import CaseStore
 from stages.train.augment.draw import draw
@@ -60,10 +61,13 @@ class Plan:
         """The plan of some cases of a store, by default of all.
 
         Raises:
-            StoreError: the store has no manifest.
+            StoreError: the store has no manifest, or not one of the cases.
         """
         entries = store.manifest.cases
         chosen = sorted(entries if case_ids is None else case_ids)
+        if unknown := [case_id for case_id in chosen if case_id not in entries]:
+            fix = f"cases are {', '.join(store.case_ids[:5])}, …"
+            raise StoreError(store.root, f"there is no case {unknown[0]!r}", fix)
         return cls(
             shapes_zyx={case_id: entries[case_id].shape_zyx for case_id in chosen},
             spacings_zyx_mm={case_id: entries[case_id].spacing_zyx_mm for case_id in chosen},

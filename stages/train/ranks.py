@@ -48,8 +48,14 @@ def agreed(value: T, ranks: Ranks) -> T:
         value: anything that can be pickled.
         ranks: this process' place; with a single one the value is its own.
     """
+    return gathered(value, ranks)[0]
+
+
+def gathered(value: T, ranks: Ranks) -> list[T]:
+    """The values of all processes of this machine, the first one's first; all wait for all."""
     if ranks.count == 1:
-        return value
+        return [value]
     values = [value] * ranks.count
     torch.distributed.all_gather_object(values, value)
-    return values[ranks.rank - ranks.local_rank]  # torchrun numbers a machine's ranks in a row
+    first = ranks.rank - ranks.local_rank  # torchrun numbers a machine's ranks in a row
+    return values[first : first + ranks.local_count]

@@ -82,7 +82,7 @@ def run(
         ParamsError: the split, the precision, the residency or the memory does not allow it.
         ModelError: the loss diverged, or ``resume`` finds nothing to resume.
     """
-    store = CaseStore(places.cases)
+    store = CaseStore(places.cases, decoded_bytes=0)  # validation reads each chunk once
     split = _split(store.manifest, params, seed, split_file)
     plan = _plan(store, split, params, seed)
     require_sound_gradients(params, device)

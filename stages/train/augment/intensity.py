@@ -66,7 +66,7 @@ def blur(volume: Tensor, sigma_voxels: float) -> None:
 
 def change_contrast(volume: Tensor, factor: float) -> None:
     """Multiply the distance to the mean, within the old range."""
-    mean = volume.mean()
+    mean = _mean(volume)
     low, high = torch.aminmax(volume)
     volume.mul_(factor).add_(mean * (1 - factor)).clamp_(low, high)
 
@@ -84,10 +84,22 @@ def change_gamma(volume: Tensor, exponent: float) -> None:
 
     A volume of one value stays as it is.
     """
-    mean = volume.mean()
-    spread = torch.linalg.vector_norm(volume - mean)
+    mean = _mean(volume)
+    spread = _norm(volume - mean)
     low, high = torch.aminmax(volume)
     volume.sub_(low).div_((high - low).clamp_min(TINY)).pow_(exponent)
-    volume.sub_(volume.mean())
+    volume.sub_(_mean(volume))
     # the ratio of the deviations: both are over the same number of voxels
-    volume.mul_(spread / torch.linalg.vector_norm(volume).clamp_min(TINY)).add_(mean)
+    volume.mul_(spread / _norm(volume).clamp_min(TINY)).add_(mean)
+
+
+def _mean(volume: Tensor) -> Tensor:
+    """Slice by slice: a sum over all voxels would depend on how many threads add them up."""
+    return volume.mean(dim=(1, 2)).mean()
+
+
+def _norm(volume: Tensor) -> Tensor:
+    """Euclidean, likewise."""
+    of_slices = torch.linalg.vector_norm(volume, dim=(1, 2))
+    norm: Tensor = torch.linalg.vector_norm(of_slices)
+    return norm

@@ -68,13 +68,15 @@ class Loader:
         self._threads = threads
         self._ranks = ranks
         self._source = source
+        self._is_running = False
         self._filler = Filler(source, device)
         # those being filled or waiting, and the one that the caller has
         self._buffers = [Buffer(is_pinned=device.type == "cuda") for _ in range(AHEAD + 1)]
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return -(-len(self._plan) // self._batch_size)
+        """Batches in an epoch, the same for all ranks: a rest too small for all is left out."""
+        whole, rest = divmod(len(self._plan), self._batch_size)
+        return whole + (rest >= self._ranks.count)
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """All batches of an epoch in the plan's order.
@@ -84,7 +86,11 @@ class Loader:
 
         Raises:
             StoreError: a case is damaged.
+            RuntimeError: the epoch before is neither read to its end nor closed.
         """
+        if self._is_running:  # the two would write to the same buffers
+            raise RuntimeError("close the epoch before this one first")
+        self._is_running = True
         self.meter.start()
         reading = self._ahead(epoch) if self._threads else self._on_demand(epoch)
         try:
@@ -93,6 +99,7 @@ class Loader:
         finally:
             reading.close()
             self.meter.stop()
+            self._is_running = False
 
     def _next(self, reading: Iterator[Filled]) -> Filled | None:
         """The next batch, its voxels on the device."""
@@ -130,10 +137,10 @@ class Loader:
                     pending.append(pool.submit(self._fill, epoch, number))
                     if len(pending) > AHEAD:
                         yield pending.popleft().result()
-                    if filling.done():
-                        filling.result()  # raises if a case is damaged
+                    _raise_fault(filling)
                 while pending:
                     yield pending.popleft().result()
+                    _raise_fault(filling)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -148,7 +155,7 @@ class Loader:
         stop = Event()
         with ThreadPoolExecutor(1, thread_name_prefix=THREAD_NAME) as pool:
             try:
-                yield pool.submit(self._source.fill, stop)
+                yield pool.submit(_fill, self._source, stop, pool)
             finally:
                 stop.set()
 
@@ -168,3 +175,16 @@ class Loader:
         start = number * self._batch_size
         stop = min(start + self._batch_size, len(self._plan))
         return self._ranks.share(self._plan.samples(epoch, range(start, stop)))
+
+
+def _fill(source: LazyCases, stop: Event, pool: ThreadPoolExecutor) -> None:
+    while source.missing and not stop.is_set():
+        source.fill(stop, most=1)
+        # refused once the interpreter ends, which else would wait until every case is there
+        pool.submit(int)
+
+
+def _raise_fault(filling: "Future[None]") -> None:
+    """Raise what stopped the thread that fills, if anything did."""
+    if filling.done():
+        filling.result()

@@ -20,6 +20,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
 
     Nothing is opened before the first item, in the process that asks for it. Each epoch's samples
     are others: call ``set_epoch`` before each; it reaches workers that are running already.
+    Whole volumes (a plan without ``patch_zyx``) of unequal shape need a batch size of 1.
 
     Example:
         >>> store = CaseStore("data/cases")

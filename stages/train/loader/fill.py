@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol
 
 import torch
@@ -41,6 +42,7 @@ class Filler:
         self._source = source
         self._device = device
         self._stream = side_stream(device)
+        self._lock = Lock()
 
     def fill(self, samples: Sequence[Sample], buffer: Buffer) -> Filled:
         """The batch of some samples; the buffer is its own until it is done with."""
@@ -48,7 +50,7 @@ class Filler:
         is_there = [self._is_on_device(patch) for patch in patches]
         away = [patch for patch, there in zip(patches, is_there, strict=True) if not there]
         flat = self._read(away, buffer)
-        with on_stream(self._stream):
+        with self._lock, on_stream(self._stream):  # or a copy's time would hold another's
             began = self._event()
             read = iter(self._brought(flat, away))
             pairs = [
@@ -78,7 +80,7 @@ class Filler:
     ) -> list[tuple[Tensor, Tensor]]:
         """The patches in a buffer, on the device; two copies for the whole batch."""
         shapes = [patch.box.shape_zyx for patch in patches]
-        there = [part.to(self._device, non_blocking=True) for part in flat]
+        there = [part.to(self._device, non_blocking=self._stream is not None) for part in flat]
         return list(zip(*(divided(part, shapes) for part in there), strict=True))
 
     def _event(self) -> Any:

@@ -35,6 +35,8 @@ class LazyCases(ABC):
         self._shapes = shapes_zyx
         self._missing = deque(sorted(shapes_zyx))
         self._missing.rotate(-first)
+        # the case that was stopped, its memory, and the slice to go on with
+        self._begun: tuple[str, Pair, int] | None = None
 
     @property
     def missing(self) -> int:
@@ -55,22 +57,26 @@ class LazyCases(ABC):
         while self._missing and not stop.is_set() and brought != most:
             case_id = self._missing[0]
             if not self.has(case_id):
-                pair = self._memory(case_id)
-                if not self._decode(case_id, pair, stop):
+                if not self._decode(case_id, stop):
                     return
-                self._keep(case_id, pair)
                 brought += 1
             self._missing.popleft()
 
-    def _decode(self, case_id: str, pair: Pair, stop: Event) -> bool:
-        """Read a whole case; False if it was stopped before the end."""
+    def _decode(self, case_id: str, stop: Event) -> bool:
+        """Read a whole case, from where it was stopped before; False if it is stopped again."""
+        if self._begun is None or self._begun[0] != case_id:
+            self._begun = (case_id, self._memory(case_id), 0)
+        _, pair, first = self._begun
         depth, height, width = self._shapes[case_id]
-        for start in range(0, depth, SLICES):
+        for start in range(first, depth, SLICES):
             if stop.is_set():
+                self._begun = (case_id, pair, start)
                 return False
             end = min(start + SLICES, depth)
             layer = Patch(case_id, Box((start, 0, 0), (end, height, width)))
             self._store.read(layer, out=(pair[0][start:end], pair[1][start:end]))
+        self._begun = None
+        self._keep(case_id, pair)
         return True
 
     @abstractmethod

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cache.case import AIR_HU, Patch
+from cache.errors import ParamsError
 from cache.grid import Box, Triple
 from cache.reader import CaseStore
 from stages.train.loader.lazy import LazyCases, Pair, empty_pair
@@ -45,8 +46,12 @@ class DeviceCases(LazyCases):
         return empty_pair(self._shapes[case_id])
 
     def _keep(self, case_id: str, pair: Pair) -> None:
-        with on_stream(self._stream):  # or it would wait for all that the network has to compute
-            volume, mask = (torch.from_numpy(array).to(self._device) for array in pair)
+        try:
+            with on_stream(self._stream):  # or it would wait for all that is to be computed
+                volume, mask = (torch.from_numpy(array).to(self._device) for array in pair)
+        except torch.OutOfMemoryError as error:
+            fact = f"is device, and its memory was full when case {case_id} was brought there"
+            raise ParamsError("train.residency", fact, "set it to host") from error
         self._pairs[case_id] = volume, mask
 
 

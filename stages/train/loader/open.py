@@ -1,6 +1,7 @@
 """From the plan to a loader: where the training set lies is decided and said."""
 
 import logging
+import math
 
 import torch
 
@@ -13,9 +14,10 @@ from stages.train.loader.residency import Residency, choose, find_room, open_sou
 from stages.train.memory import step_bytes
 from stages.train.params import TrainParams
 from stages.train.plan import Plan
-from stages.train.ranks import Ranks, agreed
+from stages.train.ranks import Ranks
 
 LOG = logging.getLogger(__name__)
+VALIDATION_BYTES = 16  # per voxel: the sliding window's input, sums and weights, as float32
 
 
 def open_loader(
@@ -31,8 +33,10 @@ def open_loader(
             than the number of processes.
     """
     largest = triple(max(sides) for sides in zip(*plan.shapes_zyx.values(), strict=True))
-    room = find_room(step_bytes(params, largest), device, ranks)
-    chosen = agreed(choose(params.residency, decoded_bytes(plan.shapes_zyx), room), ranks)
+    # validation comes between two epochs, with a whole case on the device
+    step = max(step_bytes(params, largest), VALIDATION_BYTES * math.prod(largest))
+    room = find_room(step, device, ranks)
+    chosen = choose(params.residency, decoded_bytes(plan.shapes_zyx), room)
     LOG.info("training set: %s (%s)", chosen.kind, chosen.why)
     source = open_source(store, plan, chosen, device=device, ranks=ranks)
     loader = Loader(source, plan, batch_size=params.batch_size, device=device, ranks=ranks)
@@ -52,9 +56,9 @@ def advice(meter: Meter, residency: Residency, *, epochs: int) -> str | None:
     fact = f"training waited for data {meter.waiting_share:.0%} of the last epoch's time: "
     if residency.kind == "disk":
         return fact + (
-            "the training set does not fit into memory; a coarser preprocess.spacing_zyx_mm, more"
-            " memory or a faster disk would help"
+            "patches come from the disk; train.residency: auto takes memory where there is room,"
+            " a coarser preprocess.spacing_zyx_mm makes the training set smaller"
         )
     if epochs == 1:
-        return fact + "every case was decoded for the first time; later epochs will not wait"
+        return fact + "cases were still on their way from the disk; later epochs will wait less"
     return fact + "the processor is busy with other work, or a batch computes faster than it is cut"

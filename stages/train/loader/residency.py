@@ -14,7 +14,7 @@ from stages.train.loader.on_device import DeviceCases
 from stages.train.loader.shared import SharedBlock
 from stages.train.memory import free_bytes
 from stages.train.plan import Plan
-from stages.train.ranks import Ranks, agreed
+from stages.train.ranks import Ranks, agreed, gathered
 
 Kind = Literal["device", "host", "disk"]
 
@@ -81,18 +81,18 @@ def choose(wanted: Kind | Literal["auto"], needed: int, room: Room) -> Residency
     Raises:
         ParamsError: a place was asked for that has no room for it.
     """
-    kinds = room.kinds if wanted == "auto" else [wanted]
-    for kind in kinds:
+    for kind in room.kinds if wanted == "auto" else [wanted]:
         usable = room.usable(kind)
+        sizes = f"{_gb(needed)} decoded, room for {_gb(usable)}"
         if kind == "disk":
             share = int(usable * POOL_SHARE) // room.ranks
             pool = min(needed, max(SMALLEST_POOL, min(share, LARGEST_POOL)))
-            why = f"{_gb(needed)} decoded, room for {_gb(usable)}; up to {_gb(pool)} are kept"
-            return Residency("disk", pool, why)
-        is_shareable = kind == "device" or room.ranks == 1 or SharedBlock.is_supported()
-        if needed <= usable and is_shareable:
-            return Residency(kind, needed, f"{_gb(needed)} decoded, room for {_gb(usable)}")
-    fact = f"is {wanted}, but the training set takes {_gb(needed)}; there is room for {_gb(usable)}"
+            return Residency("disk", pool, f"{sizes}; at most {_gb(pool)} of it stay in memory")
+        if kind == "host" and room.ranks > 1 and not SharedBlock.is_supported():
+            sizes = f"{room.ranks} processes cannot share memory on this system"
+        elif needed <= usable:
+            return Residency(kind, needed, sizes)
+    fact = f"is {wanted}, but it does not go there: {sizes}"
     raise ParamsError("train.residency", fact, "set it to auto, which takes what fits")
 
 
@@ -101,9 +101,12 @@ def _gb(size: int) -> str:
 
 
 def find_room(step_bytes: int, device: torch.device, ranks: Ranks) -> Room:
-    """The memory of this machine and of a device, as it is now."""
+    """The memory of this machine and of a device as it is now, the least that any rank finds."""
     on_device = free_bytes(device) if device.type == "cuda" else None
-    return Room(step_bytes, free_memory_bytes(), on_device, ranks.local_count)
+    found = gathered((free_memory_bytes(), on_device), ranks)
+    devices = [free for _, free in found if free is not None]
+    host = min(free for free, _ in found)
+    return Room(step_bytes, host, min(devices, default=None), ranks.local_count)
 
 
 def open_source(
@@ -116,23 +119,29 @@ def open_source(
 ) -> Source:
     """What the loader reads from; nothing is read yet.
 
-    With several ranks on one machine all must call it: they share one block of host memory.
+    With several ranks all must call it: those of a machine share one block of host memory.
     """
+    block = _shared_block(plan, ranks, is_needed=residency.kind == "host")
     if residency.kind == "disk":
         return CaseStore(store.root, decoded_bytes=residency.budget_bytes)
     whole = CaseStore(store.root, decoded_bytes=0)  # each chunk is read once
     if residency.kind == "device":
         return DeviceCases(whole, plan.shapes_zyx, device)
-    if ranks.local_count == 1:
-        return HostCases(whole, plan.shapes_zyx)
     first = ranks.local_rank * len(plan.shapes_zyx) // ranks.local_count
-    return HostCases(whole, plan.shapes_zyx, _shared_block(plan, ranks), first)
+    return HostCases(whole, plan.shapes_zyx, block, first)
 
 
-def _shared_block(plan: Plan, ranks: Ranks) -> SharedBlock:
-    """The block that the machine's first rank makes and the others attach to."""
-    made = SharedBlock.create(block_bytes(plan.shapes_zyx)) if ranks.local_rank == 0 else None
+def _shared_block(plan: Plan, ranks: Ranks, *, is_needed: bool) -> SharedBlock | None:
+    """The block that the machine's first rank makes and the others attach to, if it is needed.
+
+    Ranks of all machines come together here, also those that need none: another machine's may.
+    """
+    made, block = None, None
+    is_needed = is_needed and ranks.local_count > 1
+    if is_needed and ranks.local_rank == 0:
+        made = SharedBlock.create(block_bytes(plan.shapes_zyx))
     ticket = agreed(made.ticket if made else "", ranks)
-    block = made or SharedBlock.attach(ticket)
+    if is_needed:
+        block = made or SharedBlock.attach(ticket)
     agreed("", ranks)  # the first rank may not go before all have attached
     return block

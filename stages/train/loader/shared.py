@@ -52,8 +52,13 @@ class SharedBlock:
         """
         if sys.platform == "linux":
             file = _memory_file()
-            os.ftruncate(file, size_bytes)
-            return cls(mmap.mmap(file, size_bytes), f"/proc/{os.getpid()}/fd/{file}", file)
+            try:
+                os.ftruncate(file, size_bytes)
+                memory = mmap.mmap(file, size_bytes)
+            except OSError:
+                os.close(file)
+                raise
+            return cls(memory, f"/proc/{os.getpid()}/fd/{file}", file)
         if sys.platform == "win32":
             name = f"{NAME}-{uuid.uuid4()}"
             memory = mmap.mmap(-1, size_bytes + 1, name)
