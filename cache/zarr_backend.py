@@ -133,7 +133,7 @@ class Writing:
 class ForkedZarrArrays:
     """One open Zarr case in a forked process whose parent has used TensorStore: by zarr-python.
 
-    TensorStore would abort the process. zarr-python reads the same, several times more slowly.
+    TensorStore would abort the process. zarr-python reads the same, more slowly.
     """
 
     def __init__(self, path: Path) -> None:
@@ -190,7 +190,7 @@ def _first_user() -> int:
 @lru_cache(maxsize=1)  # by the process: a forked one inherits what its parent has told
 def _tell_of_fork(process: int) -> None:
     LOG.warning(
-        "process %d was forked from one that had used Zarr, and so reads it several times more"
+        "process %d was forked from one that had used Zarr, and so reads it more"
         ' slowly; with a DataLoader, multiprocessing_context="spawn" or "forkserver" avoids it',
         process,
     )

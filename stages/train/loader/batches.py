@@ -19,7 +19,7 @@ from stages.train.sample import Batch, Sample
 
 THREADS = 2
 THREAD_NAME = "liver3d-batches"
-AHEAD = 3  # batches; enough to hide one slow read, small enough for large patches
+AHEAD = 3  # batches; few enough for large patches
 ONE_RANK = Ranks()
 
 
