@@ -24,7 +24,7 @@ AUGMENTATION = AugmentationParams.model_validate(
         "scaling": {"probability": 0.2, "factor": (0.7, 1.4)},
         "shift": None,
         "elastic": None,
-        "noise": {"probability": 0.1, "sd": (0, 0.3)},
+        "noise": {"probability": 0.1, "sd": (0, 0.1)},
         "blur": {"probability": 0.1, "sigma_voxels": (0.5, 1)},
         "brightness": {"probability": 0.15, "factor": (0.75, 1.25)},
         "contrast": {"probability": 0.15, "factor": (0.75, 1.25)},
