@@ -18,16 +18,16 @@ from pathlib import Path
 
 import click
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 
-from cache.grid import Box
+from cache.grid import Box, triple
 from pipeline.params import read_params
-from stages.train.device import place
-from stages.train.loop import Trainer, train_step
-from stages.train.losses import make_loss
+from stages.train.build import Work, build_trainer
+from stages.train.checkpoints.checkpoint import Checkpoint
 from stages.train.params import TrainParams
+from stages.train.ranks import Ranks
+from stages.train.reuse import keep_freed_memory
 from stages.train.sample import Batch, Sample
-from stages.train.unet import UNet3d
+from stages.train.step import Group, News, Trainer, train_batch
 
 REPO = Path(__file__).parent.parent
 BATCH_SIZE = 2
@@ -68,7 +68,13 @@ def line(row: Choices) -> str:
 def step_bytes(row: Choices) -> int:
     """Peak of two training steps over what the process held before them, bytes."""
     n_channels, upsampling, loss, *patch_zyx = row
-    changes = {"n_channels": n_channels, "upsampling": upsampling, "loss": loss}
+    keep_freed_memory()
+    changes = {
+        "n_channels": n_channels,
+        "upsampling": upsampling,
+        "loss": loss,
+        "patch_zyx": patch_zyx,
+    }
     params = (
         read_params(REPO / "params.yaml").train.model_dump()
         | {"precision": "fp32", "augmentation": None}
@@ -80,18 +86,16 @@ def step_bytes(row: Choices) -> int:
     batch = Batch(samples, list(volume), list((volume > 0).to(torch.uint8)))
     forget_peak()
     before = status_bytes("VmRSS")
-    for _ in range(2):
-        train_step(trainer, batch)
+    for step in range(2):
+        train_batch(trainer, batch, Group(size=1, is_last=True, step=step), News())
     return status_bytes("VmHWM") - before
 
 
 def make_trainer(params: TrainParams) -> Trainer:
     """A network, its optimizer and its loss on the CPU, as training has them."""
-    device = torch.device("cpu")
-    network = place(UNet3d(1, 2, params.n_channels, params.upsampling), device)
-    optimizer = torch.optim.Adam(network.parameters())
-    schedule = LambdaLR(optimizer, lambda _: 1.0)
-    return Trainer(network, make_loss(params.loss), optimizer, schedule, params, device)
+    start = Checkpoint(run_key="", seed=0, split={}, train={}, preprocess={}, data_digest="")
+    work = Work(1000, triple(params.patch_zyx or ()), torch.device("cpu"), Ranks())
+    return build_trainer(params, start, work)
 
 
 def forget_peak() -> None:

@@ -1,7 +1,8 @@
 """What all commands share: their options, and how they end.
 
 Exit 0: done. Exit 2: a fault of data or parameters, one readable message, no traceback.
-Exit 1: a bug, with its traceback.
+Exit 1: a bug, with its traceback. Exit 75 (sysexits.h: try again later): training was asked to stop
+and has saved all of it.
 """
 
 import errno
@@ -30,6 +31,7 @@ MACHINE_FAULTS = {
     errno.EROFS,
 }
 
+STOPPED = 75
 PathType = click.Path(path_type=Path)
 params_option = click.option(
     "--params",

@@ -1,7 +1,5 @@
 """``python -m pipeline.evaluate``: score the model on the source grid and write the report."""
 
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,14 @@ from cache.errors import ModelError
 from cache.manifest import Manifest, read_manifest
 from pipeline.command import command, device_option, params_option, place_option
 from pipeline.params import read_params
+from pipeline.version import liver3d_version
 from stages.evaluate.run import Model, run
 from stages.evaluate.scores import CaseScores, summarise
-from stages.train.checkpoint import Checkpoint, load_checkpoint
+from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from stages.train.device import choose_device, network_on_hu
 from stages.train.memory import explained_shortage
 from stages.train.split import Split
+from stages.train.watch.picture import curves_picture
 
 SHOWN = 12  # cases in the printed table, the worst ones
 
@@ -66,7 +66,7 @@ def _model(
         network=network_on_hu(best.network(), train, device),
         window_zyx=train.patch_zyx,
         hu_window=train.hu_window,
-        history=last.history if last.run_key == best.run_key else best.history,
+        curves=curves_picture((last if last.run_key == best.run_key else best).history),
         facts=_facts(best, case_roles, device),
         roles=case_roles,
     )
@@ -91,15 +91,10 @@ def _facts(
         ("Prepared", _text(best.preprocess, "crop", "grid", "spacing_zyx_mm", "shape_zyx")),
         ("Cases", "{} for training, {} for validation, {} for testing".format(*counts)),
         ("Data", f"digest {best.data_digest[:16]}"),
-        ("Software", f"liver3d {_version()}, torch {torch.__version__} on {device}"),
+        ("Began with", _text(best.began_from, "file", "digest") or "random weights"),
+        ("Trained by", ", ".join(f"{name} {version}" for name, version in best.code.items())),
+        ("Scored by", f"liver3d {liver3d_version()}, torch {torch.__version__} on {device}"),
     ]
-
-
-def _version() -> str:
-    try:
-        return installed("liver3d")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "not installed"
 
 
 def _text(section: dict[str, Any], *names: str) -> str:

@@ -11,7 +11,7 @@ from stages.evaluate.restore import restore_mask
 from stages.evaluate.window import liver_probability
 from stages.preprocess.inspect import ct_to_predict
 from stages.preprocess.prepare import prepare_volume
-from stages.train.checkpoint import load_checkpoint
+from stages.train.checkpoints.checkpoint import load_checkpoint
 from stages.train.device import choose_device, network_on_hu
 from stages.train.memory import explained_shortage
 

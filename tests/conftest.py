@@ -6,6 +6,7 @@ in air with a liver of 330 ml: nothing in it is refused, and nothing is doubted.
 
 import copy
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from cache.formats import backends
 from cache.grid import IDENTITY, Box, Grid
 from cache.manifest import Manifest, entry_of, write_manifest
 from cache.writer import write_case as write_prepared
+from project import Project
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.policy import RulesParams
+from tiny import one_thread, write_balls
 
 # the same examples in every run, however slow the machine
 settings.register_profile("liver3d", deadline=None, derandomize=True)
@@ -261,3 +264,32 @@ def run_command():
         return Ended(result.exit_code, result.output)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cases(tmp_path_factory):
+    """A store of eight cases with a ball for a liver; no test changes it."""
+    return write_balls(tmp_path_factory.mktemp("store") / "cases")
+
+
+@pytest.fixture
+def project(cases, tmp_path):
+    """A project to be trained."""
+    return Project(tmp_path, cases)
+
+
+@pytest.fixture(scope="session")
+def trained(cases, tmp_path_factory):
+    """A project trained for two epochs; no test changes it."""
+    project = Project(tmp_path_factory.mktemp("trained"), cases)
+    with one_thread():
+        ended = project.train()
+    assert ended.exit_code == 0, ended.output
+    return project
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of the trained project, to be changed."""
+    shutil.copytree(trained.root, tmp_path / "copy")
+    return Project(tmp_path / "copy", trained.cases)

@@ -1,5 +1,6 @@
 """DVC as README.md promises it: repro, a repro with nothing to do, experiments, metrics, plots."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -84,6 +85,8 @@ def test_repro_leaves_a_store_a_model_scores_and_a_report(project):
         "models/best.pt",
         "models/split.json",
         "training/plots/metrics/train/loss.tsv",
+        "training/plots/metrics/train/lr.tsv",
+        "training/plots/images/curves.png",
         "reports/metrics.json",
         "reports/cases.csv",
         "reports/report.html",
@@ -112,6 +115,8 @@ def test_metrics_and_plots_are_shown(project):
     dvc(project, "plots", "show")
     page = (project / "dvc_plots" / "index.html").read_text(encoding="utf-8")
     assert "Validation Dice" in page
+    assert "Learning rate" in page
+    assert "training_plots_images_curves.png" in page
     shutil.rmtree(project / "dvc_plots")
 
 
@@ -137,3 +142,62 @@ def test_without_phantoms_the_phantom_stage_is_not_there(project):
     stages = dvc(project, "stage", "list", "--name-only").split()
     git(project, "checkout", "--", "params.yaml")
     assert stages == ["preprocess", "train", "evaluate"]
+
+
+def test_without_folds_there_is_no_stage_of_one(project):
+    assert "fold" not in dvc(project, "stage", "list", "--name-only")
+    assert "fold" not in dvc(project, "dag")
+
+
+def test_every_fold_of_the_list_is_a_stage_of_its_own(project):
+    set_params(project, {"train": {"folds": 3, "cross_validate": [0, 1, 2]}})
+    stages = dvc(project, "stage", "list", "--name-only").split()
+    graph = dvc(project, "dag")  # refused where the outs of two stages overlap
+    git(project, "checkout", "--", "params.yaml")
+    folds = ["fold@0", "fold@1", "fold@2"]
+    assert stages == ["phantom@phantoms", "preprocess", "train", *folds, "evaluate"]
+    assert [fold for fold in folds if fold not in graph] == []
+
+
+def test_folds_are_trained_into_folders_of_their_own_and_train_as_ever(project):
+    set_params(project, {"train": {"folds": 2, "cross_validate": [1]}})
+    told = dvc(project, "repro", "--dry", "train", "fold@1")
+    git(project, "checkout", "--", "params.yaml")
+    commands = [line for line in told.splitlines() if line.startswith("> ")]
+    start = "> python -m pipeline.train"
+    assert commands == [
+        f"{start} --cases data/cases --out models --curves training",
+        f"{start} --fold 1 --cases data/cases --out folds/1/models --curves folds/1/training",
+    ]
+
+
+def test_a_fold_depends_on_all_that_train_depends_on():
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert stages["fold"]["do"]["deps"] == stages["train"]["deps"]
+    assert stages["fold"]["do"]["params"] == stages["train"]["params"]
+
+
+def test_each_fold_validates_other_patients_and_leaves_nothing_for_git_but_the_lock(project):
+    set_params(project, {"train": {"folds": 2, "cross_validate": [0, 1]}})
+    dvc(project, "repro", "fold@0", "fold@1")
+    changed = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=project, capture_output=True, text=True, check=True
+    ).stdout.split()[1::2]
+    git(project, "checkout", "--", ".")
+    splits = [
+        json.loads((project / f"folds/{fold}/models/split.json").read_text(encoding="utf-8"))
+        for fold in (0, 1)
+    ]
+    assert changed == ["dvc.lock", "params.yaml"]
+    assert splits[0]["validation"] != splits[1]["validation"]
+    assert splits[0]["test"] == splits[1]["test"]
+
+
+def test_one_more_fold_trains_no_other_fold_anew(project):
+    set_params(project, {"train": {"folds": 2, "cross_validate": [0]}})
+    dvc(project, "repro", "fold@0")
+    set_params(project, {"train": {"cross_validate": [0, 1]}})
+    told = dvc(project, "repro", "fold@0")
+    git(project, "checkout", "--", ".")
+    assert "Running stage 'fold@0'" in told
+    assert "going on after epoch 2" in told

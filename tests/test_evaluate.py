@@ -17,7 +17,7 @@ from cache.reader import CaseStore
 from pipeline.evaluate import main
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.run import Model, run
-from stages.train.checkpoint import Checkpoint, cpu_state, save_checkpoint
+from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
 from stages.train.unet import UNet3d
 from tiny import PREPROCESS, SHAPE_ZYX, TRAIN, write_balls, write_params
 
@@ -36,7 +36,7 @@ def nothing_is_liver(hu):
 
 def model(network=bright_is_liver, *, roles=ROLES, window_zyx=(16, 16, 16)):
     facts = [("Network", "thresholds")]
-    return Model(network, window_zyx, (-160.0, 240.0), HISTORY, facts, roles)
+    return Model(network, window_zyx, (-160.0, 240.0), b"curves", facts, roles)
 
 
 def evaluated(store, out, of=None, *, cases="test", scope="volume"):

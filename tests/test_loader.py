@@ -387,6 +387,7 @@ next(reading)
 """
 
 
+@pytest.mark.slow
 def test_a_script_that_leaves_an_epoch_open_ends_before_all_is_decoded(kept_root):
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     command = [sys.executable, "-c", LEFT_OPEN, str(kept_root)]
@@ -436,6 +437,58 @@ def test_a_killed_process_leaves_no_file_behind(kept_root, tmp_path):
         assert process.stdout.readline().strip() == b"reading"
         process.kill()
     assert there() == before
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+class TestPartOfAnEpoch:
+    """Ten patches, in batches of three: the last one of the plan has a single patch."""
+
+    def load(self, root, threads, *, batches=None, ranks=Ranks()):  # noqa: B008
+        plan, store = make_plan(root), CaseStore(root)
+        return Loader(
+            store, plan, batch_size=3, device=CPU, threads=threads, ranks=ranks, batches=batches
+        )
+
+    @pytest.mark.parametrize("first", range(5))
+    def test_from_a_batch_on_it_is_the_rest_of_the_epoch(self, kept_root, threads, first):
+        loader = self.load(kept_root, threads)
+        whole = copies(loader.epoch(2))
+        assert_equal(copies(loader.epoch(2, first=first)), whole[3 * first :])
+
+    def test_what_comes_before_is_not_read(self, kept_root, threads):
+        loader = self.load(kept_root, threads)
+        list(loader.epoch(2, first=2))
+        assert loader.meter.samples == 4
+
+    def test_fewer_batches_than_the_plans_are_its_first(self, kept_root, threads):
+        whole = copies(self.load(kept_root, threads).epoch(1))
+        loader = self.load(kept_root, threads, batches=2)
+        assert len(loader) == 2
+        assert_equal(copies(loader.epoch(1)), whole[:6])
+
+    def test_with_more_batches_the_plan_goes_on_and_all_are_full(self, kept_root, threads):
+        plan = make_plan(kept_root)
+        loader = self.load(kept_root, threads, batches=6)
+        assert len(loader) == 6
+        batches = [copies([batch]) for batch in loader.epoch(1)]
+        assert [len(batch) for batch in batches] == [3] * 6
+        read = [sample for batch in batches for sample, *_ in batch]
+        assert read == [plan.sample(1, index) for index in range(18)]
+
+    def test_more_batches_begin_in_their_midst_too(self, kept_root, threads):
+        loader = self.load(kept_root, threads, batches=6)
+        whole = copies(loader.epoch(1))
+        assert_equal(copies(loader.epoch(1, first=4)), whole[12:])
+
+    def test_two_ranks_share_every_one_of_them(self, kept_root, threads):
+        together = copies(self.load(kept_root, threads, batches=5).epoch(1, first=3))
+        shares = [
+            copies(self.load(kept_root, threads, batches=5, ranks=Ranks(rank, 2)).epoch(1, 3))
+            for rank in (0, 1)
+        ]
+        # of three patches the first rank has two
+        ours, theirs = shares
+        assert_equal([ours[0], theirs[0], ours[1], ours[2], theirs[1], ours[3]], together)
 
 
 class TestMeter:

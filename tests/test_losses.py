@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from monai.losses import DiceCELoss
 
 from stages.train.losses import make_loss
 
@@ -86,3 +87,45 @@ def test_a_batch_without_liver_has_a_finite_gradient(name):
     # background up, liver down
     assert (logits.grad[:, 0] < 0).all()
     assert (logits.grad[:, 1] > 0).all()
+
+
+@pytest.fixture
+def random_batch():
+    """Logits and masks of three patches with unequal sides, liver in two of them."""
+    random = torch.Generator().manual_seed(7)
+    mask = (torch.rand(3, 5, 6, 7, generator=random) < 0.2).to(torch.uint8)
+    mask[2] = 0
+    return 4 * torch.randn(3, 2, 5, 6, 7, generator=random), mask
+
+
+def gradient(loss, logits):
+    logits = logits.clone().requires_grad_()
+    loss(logits).backward()
+    return logits.grad
+
+
+def test_cross_entropy_is_torchs(random_batch):
+    logits, mask = random_batch
+    torchs = torch.nn.CrossEntropyLoss()
+    ours = make_loss("cross_entropy")
+    assert ours(logits, mask).item() == pytest.approx(torchs(logits, mask.long()).item(), rel=1e-6)
+    expected = gradient(lambda one: torchs(one, mask.long()), logits)
+    assert torch.allclose(gradient(lambda one: ours(one, mask), logits), expected, atol=1e-7)
+
+
+def test_dice_ce_is_monais(random_batch):
+    logits, mask = random_batch
+    monais = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
+    ours = make_loss("dice_ce")
+    target = mask.unsqueeze(1).long()
+    assert ours(logits, mask).item() == pytest.approx(monais(logits, target).item(), rel=1e-6)
+    expected = gradient(lambda one: monais(one, target), logits)
+    assert torch.allclose(gradient(lambda one: ours(one, mask), logits), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sums_of_a_batchs_parts_give_the_loss_of_the_batch(name, random_batch):
+    logits, mask = random_batch
+    loss = make_loss(name)
+    parts = loss.sums(logits[:1], mask[:1]) + loss.sums(logits[1:], mask[1:])
+    assert loss.value(parts).item() == pytest.approx(loss(logits, mask).item(), rel=1e-6)

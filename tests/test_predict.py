@@ -7,7 +7,7 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from pipeline.predict import main
 from stages.evaluate.overlap import overlap
 from stages.preprocess.inspect import ct_to_predict
-from stages.train.checkpoint import Checkpoint, cpu_state, save_checkpoint
+from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
 from stages.train.unet import UNet3d
 from tiny import PREPROCESS, TRAIN, ball, brightness_network, names, python
 

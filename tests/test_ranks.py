@@ -102,6 +102,12 @@ def test_the_shares_of_all_ranks_are_disjoint_and_together_everything(items, cou
     assert sorted(index for share in shares for index in share) == list(range(items))
 
 
+@given(st.integers(0, 40), st.integers(1, 9))
+def test_no_ranks_share_is_larger_than_the_most_of_any(items, count):
+    shares = [len(Ranks(rank, count).share(range(items))) for rank in range(count)]
+    assert Ranks(0, count).most_of(items) == max(shares)
+
+
 def test_a_single_process_is_the_first_of_one():
     assert current_ranks() == Ranks(0, 1, 0, 1)
 

@@ -19,7 +19,7 @@ from stages.preprocess.params import PreprocessParams
 from stages.preprocess.reading.read import read_ct
 from stages.preprocess.run import Sources
 from stages.preprocess.run import run as run_preprocess
-from stages.train.checkpoint import Checkpoint, cpu_state, save_checkpoint
+from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
 from stages.train.unet import UNet3d
 from tiny import PREPROCESS, TRAIN
 

@@ -10,12 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.evaluate.pictures import (
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
-    case_picture,
-    curves_picture,
-)
+from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, case_picture
 from stages.evaluate.report import Report, number, signed, write_report
 from stages.evaluate.scores import CaseScores, summarise
 
@@ -207,16 +202,3 @@ def coloured(picture, colour):
 def first_panel(picture):
     """The first of three axial panels 20 mm wide and a coronal one as high and 2/3 as wide."""
     return picture[:, : picture.shape[1] * 3 // 11]
-
-
-class TestCurvesPicture:
-    def test_gaps_and_nan_are_left_out(self):
-        history = [
-            {"epoch": 1, "train/loss": 1.0, "train/iou": math.nan},
-            {"epoch": 2, "train/loss": 0.5, "validation/dice": 0.8},
-            {"epoch": 3},
-        ]
-        assert Image.open(io.BytesIO(curves_picture(history))).size == (1600, 544)
-
-    def test_no_epoch_still_makes_a_picture(self):
-        assert Image.open(io.BytesIO(curves_picture([]))).size == (1600, 544)

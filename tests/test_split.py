@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cache.errors import ParamsError
@@ -19,6 +19,36 @@ shares = st.tuples(st.integers(0, 60), st.integers(0, 30)).map(lambda two: [n / 
 def split_of(ids, seed, two_shares):
     test_share, validation_share = two_shares
     return split_patients(ids, seed=seed, validation_share=validation_share, test_share=test_share)
+
+
+def folds_of(ids, seed, two_shares, folds):
+    """The split of every fold, in their order."""
+    return [
+        split_patients(
+            ids,
+            seed=seed,
+            validation_share=two_shares[1],
+            test_share=two_shares[0],
+            folds=folds,
+            fold=fold,
+        )
+        for fold in range(folds)
+    ]
+
+
+def parts(splits):
+    """The part of every patient: 0 for testing, then the folds from 1."""
+    tested = dict.fromkeys(splits[0].test, 0)
+    return tested | {name: n for n, split in enumerate(splits, 1) for name in split.validation}
+
+
+@st.composite
+def cuts(draw):
+    """Ids, seed, shares and a number of folds for which there are patients enough."""
+    ids = draw(patients.filter(lambda ids: len(ids) > 3))
+    seed, two_shares = draw(seeds), draw(shares)
+    n_others = len(ids) - len(split_of(ids, seed, two_shares).test)
+    return ids, seed, two_shares, draw(st.integers(2, n_others))
 
 
 def entry(case_id, patient_id):
@@ -92,6 +122,85 @@ def test_of_two_patients_one_is_tested_and_none_validates():
 def test_shares_are_of_the_patients():
     split = split_of([f"p{n}" for n in range(100)], 5, (0.25, 0.15))
     assert (len(split.train), len(split.validation), len(split.test)) == (60, 15, 25)
+
+
+@given(cuts())
+def test_in_every_fold_every_patient_is_on_exactly_one_side(cut):
+    for split in folds_of(*cut):
+        assert sorted(split.train + split.validation + split.test) == sorted(cut[0])
+
+
+@given(cuts())
+def test_over_all_folds_everybody_but_the_tested_validates_exactly_once(cut):
+    splits = folds_of(*cut)
+    validated = sorted(patient for split in splits for patient in split.validation)
+    assert validated == sorted(set(cut[0]) - set(splits[0].test))
+
+
+@given(cuts())
+def test_every_fold_tests_the_patients_that_are_tested_without_folds(cut):
+    ids, seed, two_shares, _ = cut
+    tested = split_of(ids, seed, two_shares).test
+    assert [split.test for split in folds_of(*cut)] == [tested] * cut[-1]
+
+
+@given(cuts())
+def test_folds_differ_by_one_patient_at_most_and_each_has_one_to_train_on(cut):
+    splits = folds_of(*cut)
+    sizes = [len(split.validation) for split in splits]
+    assert 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1
+    assert all(split.train for split in splits)
+
+
+@given(st.data(), cuts())
+def test_the_order_of_the_ids_does_not_matter_to_folds(data, cut):
+    shuffled = data.draw(st.permutations(cut[0]))
+    assert folds_of(shuffled, *cut[1:]) == folds_of(*cut)
+
+
+@given(cuts(), st.integers(1, 30))
+def test_the_validation_share_does_not_matter_to_folds(cut, percent):
+    ids, seed, (test_share, validation_share), folds = cut
+    assume(validation_share > 0)
+    other = folds_of(ids, seed, (test_share, percent / 100), folds)
+    assert other == folds_of(*cut)
+
+
+def test_the_folds_of_a_seed_never_change():
+    # the order of the hash: p4 p3 for testing, then p0 p5, p7 p2, p6 p1
+    splits = folds_of([f"p{n}" for n in range(8)], 2026, (0.25, 0.15), 3)
+    assert [split.validation for split in splits] == [["p0", "p5"], ["p2", "p7"], ["p1", "p6"]]
+
+
+@settings(max_examples=150)
+@given(cuts(), st.text(min_size=1, max_size=4))
+def test_a_new_patient_moves_at_most_one_other_across_each_border_into_the_fold_beside(cut, new):
+    ids, *how = cut
+    assume(new not in ids)
+    before, after = parts(folds_of(ids, *how)), parts(folds_of([*ids, new], *how))
+    for border in range(how[-1]):
+        crossed = {name for name in ids if (before[name] <= border) != (after[name] <= border)}
+        assert len(crossed) <= 1
+    assert all(abs(after[name] - before[name]) <= 1 for name in ids)
+
+
+@pytest.mark.parametrize(
+    ("n_patients", "folds", "fact", "fix"),
+    [
+        (5, 5, r"is 5, more than there are patients \(4, and 1 set apart", "take at most 4, or"),
+        (2, 2, r"is 2, more than there are patients \(1, and 1 set apart", "set it to null, or"),
+        (0, 2, r"is 2, more than there are patients \(0, and 0 set apart", "set it to null, or"),
+    ],
+)
+def test_a_fold_without_a_patient_is_refused_whichever_is_asked_for(n_patients, folds, fact, fix):
+    ids = [f"p{n}" for n in range(n_patients)]
+    for fold in range(folds):
+        with pytest.raises(ParamsError, match=fact) as caught:
+            split_patients(
+                ids, seed=1, validation_share=0.2, test_share=0.2, folds=folds, fold=fold
+            )
+        assert caught.value.where == "train.folds"
+        assert caught.value.fix.startswith(fix)
 
 
 def test_all_cases_of_a_patient_have_the_patients_role():

@@ -1,141 +1,49 @@
 """``pipeline.train`` on a tiny store: what it writes, how it goes on, what it refuses."""
 
-import contextlib
-import dataclasses
+import io
 import json
 import logging
 import math
 import shutil
-import time
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
-from cache.errors import ModelError
-from cache.grid import Box
 from cache.manifest import read_manifest, write_manifest
 from cache.reader import CaseStore
-from pipeline.train import main
-from stages.evaluate.overlap import overlap
+from project import Project, all_files, assert_same, learning_curves
+from stages.evaluate.overlap import Overlap, overlap
 from stages.evaluate.window import liver_probability
 from stages.train.augment.params import AugmentationParams
-from stages.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stages.train.curves import write_curves
+from stages.train.checkpoints.checkpoint import load_checkpoint
 from stages.train.device import network_on_hu
 from stages.train.intensity import to_network_input
 from stages.train.loader.meter import Meter
-from stages.train.loop import Trainer, train_epoch, validate
-from stages.train.losses import make_loss
 from stages.train.memory import free_bytes
-from stages.train.params import TrainParams
-from stages.train.sample import Batch, Sample
+from stages.train.ranks import Ranks
 from stages.train.split import read_split
-from tiny import (
-    TRAIN,
-    ball_case,
-    one_thread,
-    python,
-    without_liver,
-    write_balls,
-    write_params,
-    write_store,
-)
+from stages.train.step import Learnt, News
+from stages.train.stop import Stop
+from stages.train.tally import Tally
+from stages.train.trouble import replayed
+from stages.train.validate import Validation
+from stages.train.watch.bar import Bar
+from stages.train.watch.curves import write_curves
+from tiny import one_thread, write_balls
 
 CPU = torch.device("cpu")
+EVERYONE = [f"case-{number}" for number in range(8)]
 LOADER = ["bytes_per_s", "computing", "copying", "samples_per_s", "waiting"]
 CURVES = [
     *(f"loader/{name}" for name in LOADER),
-    *("train/accuracy", "train/iou", "train/loss"),
+    "time/minutes",
+    *(f"train/{name}" for name in ("accuracy", "gradient_norm", "iou", "loss", "lr")),
     *("validation/dice", "validation/iou"),
 ]
-
-
-@dataclasses.dataclass
-class Project:
-    """A folder with a store, in which training is run by its command."""
-
-    root: Path
-    cases: Path
-
-    @property
-    def models(self):
-        return self.root / "models"
-
-    @property
-    def curves(self):
-        return self.root / "training"
-
-    def arguments(self, *flags, **changes):
-        """The command's arguments; the parameter file is written with these values changed."""
-        params = write_params(self.root / "params.yaml", **changes)
-        places = ("--cases", self.cases, "--out", self.models, "--curves", self.curves)
-        words = (*places, "--params", params, "--device", "cpu", *flags)
-        return [str(word) for word in words]
-
-    def train(self, *flags, **changes):
-        """Train in this process; gives click's result."""
-        arguments = self.arguments(*flags, **changes)
-        return CliRunner().invoke(main, arguments, catch_exceptions=False)
-
-    def refused(self, *flags, **changes):
-        """The message of a run that must end with exit code 2."""
-        ended = self.train(*flags, **changes)
-        assert ended.exit_code == 2
-        assert ended.output.startswith("error: ")
-        assert "Traceback" not in ended.output
-        return ended.output
-
-    @property
-    def last(self):
-        return load_checkpoint(self.models / "last.pt")
-
-    def tsv(self, name):
-        path = self.curves / "plots" / "metrics" / f"{name}.tsv"
-        return path.read_text(encoding="utf-8").splitlines()
-
-
-def all_files(folder):
-    """The bytes of every file below a folder, by its path from there."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def learning_curves(project):
-    """The curves without the loader's, which tell what a clock measured."""
-    return {
-        path: content
-        for path, content in all_files(project.curves).items()
-        if path.startswith("plots/metrics/") and "/loader/" not in path
-    }
-
-
-def assert_same(one, other):
-    """Equal to the last bit, at whatever depth tensors stand; what a clock measured aside."""
-    assert type(one) is type(other)
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert list(one) == list(other)
-        for key in [key for key in one if not str(key).startswith("loader/")]:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        for ours, theirs in zip(one, other, strict=True):
-            assert_same(ours, theirs)
-    else:
-        assert one == other
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -144,37 +52,12 @@ def _one_thread():
         yield
 
 
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory):
-    """A store of eight cases; no test changes it."""
-    return write_balls(tmp_path_factory.mktemp("store") / "cases")
-
-
-@pytest.fixture
-def project(cases, tmp_path):
-    return Project(tmp_path, cases)
-
-
-@pytest.fixture(scope="module")
-def trained(cases, tmp_path_factory):
-    """A project trained for two epochs; no test changes it."""
-    project = Project(tmp_path_factory.mktemp("trained"), cases)
-    ended = project.train()
-    assert ended.exit_code == 0
-    return project
-
-
-@pytest.fixture
-def copied(trained, tmp_path):
-    """A copy of the trained project, to be changed."""
-    shutil.copytree(trained.root, tmp_path / "copy")
-    return Project(tmp_path / "copy", trained.cases)
-
-
 class TestWhatIsWritten:
-    def test_two_checkpoints_the_split_and_the_curves_and_nothing_else(self, trained):
-        assert sorted(all_files(trained.models)) == ["best.pt", "last.pt", "split.json"]
-        expected = ["metrics.json", *(f"plots/metrics/{name}.tsv" for name in CURVES)]
+    def test_three_checkpoints_the_split_and_the_curves_and_nothing_else(self, trained):
+        checkpoints = ["best.pt", "last.pt", "previous.pt"]
+        assert sorted(all_files(trained.models)) == [*checkpoints, "split.json"]
+        beside = ["metrics.json", "plots/images/curves.png", "plots/validation_cases.csv"]
+        expected = [*beside, *(f"plots/metrics/{name}.tsv" for name in CURVES)]
         assert sorted(all_files(trained.curves)) == sorted(expected)
 
     def test_a_curve_has_dvclives_header_and_a_line_per_epoch(self, trained):
@@ -186,7 +69,7 @@ class TestWhatIsWritten:
     def test_the_latest_values_stand_in_metrics_json(self, trained):
         metrics = json.loads((trained.curves / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["step"] == 2
-        assert sorted(metrics) == ["loader", "step", "train", "validation"]
+        assert sorted(metrics) == ["loader", "step", "time", "train", "validation"]
         last = trained.tsv("train/loss")[-1].split("\t")[1]
         assert metrics["train"]["loss"] == pytest.approx(float(last), rel=1e-5)
 
@@ -201,11 +84,9 @@ class TestWhatIsWritten:
         assert trained.last.optimizer["state"]
 
     def test_the_split_is_by_the_shares_and_covers_every_patient(self, trained):
-        split = read_split(trained.models / "split.json", [f"case-{n}" for n in range(8)])
+        split = read_split(trained.models / "split.json", EVERYONE)
         assert (len(split.train), len(split.validation), len(split.test)) == (5, 1, 2)
-        assert sorted(split.train + split.validation + split.test) == [
-            f"case-{n}" for n in range(8)
-        ]
+        assert sorted(split.train + split.validation + split.test) == EVERYONE
 
     def test_best_is_the_epoch_with_the_highest_validation_dice(self, project):
         project.train(epochs=4, lr=0.01)
@@ -244,10 +125,11 @@ class TestWhatIsWritten:
         assert absent.endswith(": csae-4")
         assert "case-4" in left_out
 
-    def test_the_cosine_ends_at_zero_and_the_constant_where_it_began(self, trained, project):
-        project.train(schedule="constant", epochs=1)
-        rates = [one.last.optimizer["param_groups"][0]["lr"] for one in (trained, project)]
-        assert rates == pytest.approx([0, 0.003])
+    def test_the_curve_of_the_learning_rate_has_that_of_an_epochs_last_step(self, trained):
+        # 5 patches in batches of 2: the last steps of both epochs are the third and sixth of six
+        rates = [row["train/lr"] for row in trained.last.history]
+        cosines = [math.cos(math.pi * done / 6) for done in (2, 5)]
+        assert rates == pytest.approx([0.003 * (1 + cosine) / 2 for cosine in cosines])
 
     def test_the_loss_falls(self, project):
         project.train(epochs=5, lr=0.01, validation_share=0)
@@ -277,200 +159,6 @@ class TestReproducible:
         before = torch.random.get_rng_state()
         project.train(epochs=1)
         assert torch.equal(torch.random.get_rng_state(), before)
-
-
-class TestGoingOn:
-    def test_stopped_and_resumed_equals_never_stopped(self, cases, tmp_path):
-        folders = [tmp_path / name for name in ("stopped", "never")]
-        for folder in folders:
-            folder.mkdir()
-        stopped, never = (Project(folder, cases) for folder in folders)
-        changes = {"epochs": 8, "validate_every": 2}
-        arguments = stopped.arguments(**changes)
-        killed = python("-m", "pipeline.train", *arguments, cwd=stopped.root, wait=False)
-        try:
-            while killed.poll() is None and not (stopped.models / "last.pt").is_file():
-                time.sleep(0.002)
-        finally:
-            killed.kill()
-        killed.wait()
-        assert killed.returncode != 0
-        assert 1 <= stopped.last.epoch < 8
-        assert stopped.train(**changes).exit_code == 0
-        assert never.train(**changes).exit_code == 0
-        assert_same(vars(stopped.last), vars(never.last))
-        best = [load_checkpoint(project.models / "best.pt") for project in (stopped, never)]
-        assert_same(*map(vars, best))
-        assert learning_curves(stopped) == learning_curves(never)
-
-    def test_it_says_after_which_epoch_it_goes_on(self, copied, caplog):
-        caplog.set_level(logging.INFO)
-        copied.train()
-        assert caplog.messages == ["going on after epoch 2"]
-
-    def test_a_finished_run_is_not_trained_again(self, copied):
-        before = {
-            name: (copied.models / name).stat().st_mtime_ns for name in ("best.pt", "last.pt")
-        }
-        ended = copied.train("--resume")
-        assert ended.exit_code == 0
-        assert ended.output.startswith("2 epochs; best validation Dice ")
-        after = {name: (copied.models / name).stat().st_mtime_ns for name in ("best.pt", "last.pt")}
-        assert after == before
-
-    def test_lost_curves_are_written_anew_from_the_checkpoint(self, copied, trained):
-        shutil.rmtree(copied.curves)
-        copied.train()
-        assert learning_curves(copied) == learning_curves(trained)
-
-    def test_other_parameters_start_afresh_with_one_line(self, copied, project, caplog):
-        caplog.set_level(logging.INFO)
-        copied.train(lr=0.001)
-        fresh = [line for line in caplog.messages if "starting afresh" in line]
-        assert fresh == [
-            f"{copied.models / 'last.pt'} is of another run"
-            " (train.lr was 0.003, is 0.001); starting afresh"
-        ]
-        project.train(lr=0.001)
-        assert_same(vars(copied.last), vars(project.last))
-
-    def test_another_seed_starts_afresh_even_with_the_same_split(self, copied, caplog):
-        caplog.set_level(logging.INFO)
-        shutil.copy(copied.models / "split.json", copied.root / "mine.json")
-        copied.train(seed=2027, split_file=copied.root / "mine.json")
-        assert "(seed was 2026, is 2027); starting afresh" in caplog.text
-
-    def test_another_split_starts_afresh(self, copied, caplog):
-        caplog.set_level(logging.INFO)
-        mine = {"train": ["case-0", "case-1"], "validation": ["case-2"], "test": []}
-        (copied.root / "mine.json").write_text(json.dumps(mine), encoding="utf-8")
-        copied.train(split_file=copied.root / "mine.json")
-        assert "(the split differs); starting afresh" in caplog.text
-
-    def test_the_same_split_from_a_file_is_the_same_run(self, copied, caplog):
-        caplog.set_level(logging.INFO)
-        shutil.copy(copied.models / "split.json", copied.root / "mine.json")
-        copied.train(split_file=copied.root / "mine.json")
-        assert caplog.messages == ["going on after epoch 2"]
-
-    def test_other_data_of_the_same_cases_start_afresh(self, copied, tmp_path, caplog):
-        caplog.set_level(logging.INFO)
-        others = [ball_case(f"case-{index}", seed=index + 100) for index in range(8)]
-        Project(copied.root, write_store(tmp_path / "others", others)).train()
-        assert "the prepared data differ" in caplog.text
-
-    def test_curves_that_the_new_run_has_not_are_taken_away(self, copied):
-        copied.train(validation_share=0)
-        assert sorted(learning_curves(copied)) == [
-            "plots/metrics/train/accuracy.tsv",
-            "plots/metrics/train/iou.tsv",
-            "plots/metrics/train/loss.tsv",
-        ]
-
-    def test_resume_refuses_other_parameters_by_name_and_changes_nothing(self, copied):
-        before = all_files(copied.models) | all_files(copied.curves)
-        message = copied.refused("--resume", seed=2027, lr=0.001, hu_window=None)
-        assert str(copied.models / "last.pt") in message
-        assert "train.lr was 0.003, is 0.001" in message
-        assert "train.hu_window was [-160.0, 240.0], is None" in message
-        assert all_files(copied.models) | all_files(copied.curves) == before
-
-    def test_resume_refuses_to_start_and_writes_nothing(self, project):
-        assert "there is nothing to resume" in project.refused("--resume")
-        assert not project.models.exists()
-
-    def test_a_truncated_last_is_named_and_training_starts_afresh(self, copied, trained, caplog):
-        path = copied.models / "last.pt"
-        path.write_bytes(path.read_bytes()[:-1000])
-        assert copied.train().exit_code == 0
-        (warning,) = [one for one in caplog.messages if "starting afresh" in one]
-        assert f"{path}: is damaged" in warning
-        assert_same(vars(copied.last), vars(trained.last))
-
-    def test_a_lost_best_cannot_be_brought_back_by_going_on(self, copied, trained, caplog):
-        best = copied.models / "best.pt"
-        best.unlink()
-        assert copied.train().exit_code == 0
-        assert any("best.pt" in one and "starting afresh" in one for one in caplog.messages)
-        assert_same(vars(load_checkpoint(best)), vars(load_checkpoint(trained.models / "best.pt")))
-
-    def test_resume_refuses_a_truncated_last(self, copied):
-        path = copied.models / "last.pt"
-        path.write_bytes(path.read_bytes()[:-1000])
-        assert f"{path}: is damaged" in copied.refused("--resume")
-
-
-class TestCheckpoints:
-    @pytest.fixture
-    def checkpoint(self, trained):
-        return trained.last
-
-    def test_what_was_saved_is_loaded(self, checkpoint, tmp_path):
-        save_checkpoint(tmp_path / "a.pt", checkpoint)
-        assert_same(vars(load_checkpoint(tmp_path / "a.pt")), vars(checkpoint))
-
-    def test_a_save_that_fails_leaves_the_older_checkpoint(self, checkpoint, tmp_path):
-        save_checkpoint(tmp_path / "a.pt", checkpoint)
-        before = all_files(tmp_path)
-        unsaveable = dataclasses.replace(checkpoint, history=[{"loss": lambda: 0}])
-        with pytest.raises(Exception, match="pickle"):
-            save_checkpoint(tmp_path / "a.pt", unsaveable)
-        assert all_files(tmp_path) == before
-
-    def test_a_full_disk_is_told_and_leaves_the_older_checkpoint(self, checkpoint, tmp_path):
-        resource = pytest.importorskip("resource", reason="a limit plays the full disk")
-        path = tmp_path / "a.pt"
-        save_checkpoint(path, checkpoint)
-        before = all_files(tmp_path)
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, hard))
-        try:
-            with pytest.raises(ModelError, match="cannot be written") as caught:
-                save_checkpoint(path, checkpoint)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert caught.value.where == path
-        assert all_files(tmp_path) == before
-
-    def test_a_newer_version_is_refused_by_name(self, checkpoint, tmp_path):
-        torch.save({**vars(checkpoint), "version": 99}, tmp_path / "a.pt")
-        with pytest.raises(ModelError, match="has version 99; this liver3d reads version 2"):
-            load_checkpoint(tmp_path / "a.pt")
-
-    @pytest.mark.parametrize(
-        "foreign",
-        [{"conv.weight": torch.zeros(3)}, {"version": 2, "model": {}}, [1, 2], torch.zeros(3)],
-        ids=["weights alone", "other fields", "list", "tensor"],
-    )
-    def test_a_file_of_other_software_is_no_model_of_ours(self, tmp_path, foreign):
-        torch.save(foreign, tmp_path / "a.pt")
-        with pytest.raises(ModelError, match="no model of liver3d"):
-            load_checkpoint(tmp_path / "a.pt")
-
-    @settings(deadline=None, max_examples=50)
-    @given(data=st.data())
-    def test_damage_of_any_kind_is_a_model_error_or_harmless(self, tmp_path_factory, data):
-        path = tmp_path_factory.getbasetemp() / "damaged.pt"
-        blank = Checkpoint(
-            run_key="k",
-            epoch=1,
-            best_dice=0.5,
-            history=[{"epoch": 1.0}],
-            seed=0,
-            split={"train": ["a"], "validation": [], "test": []},
-            train={},
-            preprocess={},
-            data_digest="d",
-            model={"w": torch.ones(9)},
-            optimizer={},
-        )
-        save_checkpoint(path, blank)
-        content = bytearray(path.read_bytes())
-        for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
-            content[place] = data.draw(st.integers(0, 255))
-        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-        with contextlib.suppress(ModelError):  # any other error would be a traceback
-            load_checkpoint(path)
 
 
 class TestWhatIsRead:
@@ -506,18 +194,20 @@ class TestRefusals:
         message = project.refused(lr=1e30, hu_window=None, epochs=3)
         assert message.startswith("error: train.lr: the loss became nan on a batch of ")
         assert "case-" in message
-        assert "lower train.lr, set train.hu_window, or look at these" in message
+        assert "lower train.lr, set train.clip_norm or train.hu_window, or look at" in message
 
-    def test_a_diverged_epoch_is_not_saved(self, project):
+    def test_a_diverged_epoch_is_not_saved_but_the_batch_is_kept(self, project):
         project.refused(lr=1e30, hu_window=None, epochs=1)
         assert sorted(all_files(project.models)) == ["split.json"]
+        loss, _ = replayed(project.curves / "nonfinite.pt")
+        assert math.isnan(loss)
 
     def test_a_patch_that_the_memory_cannot_hold_names_it_and_the_numbers(self, project):
         message = project.refused(patch_zyx=[4096, 4096, 4096])
-        # 2 · 4096³ voxels · 8 channels · 75 bytes, and 0.1 GB besides
+        # 2 · 4096³ voxels · 8 channels · 105 bytes, and 0.1 GB besides
         assert message.startswith(
             "error: train.patch_zyx: 2 patches of 4096·4096·4096 voxels with 8 channels need"
-            " about 82463.5 GB; cpu has "
+            " about 115448.8 GB; cpu has "
         )
         assert "GB free" in message
         assert not project.models.exists()
@@ -546,6 +236,14 @@ class TestRefusals:
     def test_bf16_is_refused_on_the_cpu_where_its_gradients_are_wrong(self, project):
         message = project.refused(precision="bf16")
         assert message.startswith("error: train.precision: is bf16, in which torch computes some")
+
+    def test_fp16_is_refused_on_the_cpu(self, project):
+        message = project.refused(precision="fp16")
+        assert message.startswith("error: train.precision: is fp16, ")
+
+    def test_an_unknown_tracker_is_refused_with_those_there_are(self, project):
+        message = project.refused(trackers=["wandb"])
+        assert "train.trackers.0: Input should be 'tensorboard' or 'mlflow'" in message
 
     @pytest.mark.parametrize("value", [float("inf"), float("nan")])
     def test_a_window_without_end_is_refused(self, project, value):
@@ -585,93 +283,216 @@ class TestShapes:
         assert ended.exit_code == 0, ended.output
 
 
-class Brightness(torch.nn.Module):
-    """A network in miniature: liver is what is above zero, and it is equally sure everywhere."""
+class TestSteps:
+    """Six patients train: in batches of two, three batches are once through."""
 
-    def __init__(self):
-        super().__init__()
-        self.sureness = torch.nn.Parameter(torch.tensor(2.0))
+    SHORT = MappingProxyType({"epochs": 1, "validation_share": 0})
 
-    def forward(self, inputs):
-        liver = self.sureness * inputs[:, 0].sign()
-        return torch.stack([-liver, liver], dim=1)
+    def steps(self, project, **changes):
+        """The optimizer's steps, as it counted them itself."""
+        project.train(**{**self.SHORT, **changes})
+        (steps,) = {float(weight["step"]) for weight in project.last.optimizer["state"].values()}
+        return steps
 
+    @pytest.mark.parametrize("accumulate", [1, 2])
+    @pytest.mark.parametrize("steps", [1, 4], ids=["part of the plan", "more than the plan"])
+    def test_an_epoch_has_as_many_steps_as_it_is_told(self, project, steps, accumulate):
+        assert self.steps(project, steps_per_epoch=steps, accumulate=accumulate) == steps
 
-class TestEpoch:
-    """Worked by hand: a voxel costs log(1 + exp(-4)) if Brightness has it right, 4 more if not."""
+    def test_without_a_number_it_is_once_through_the_patches(self, project):
+        assert self.steps(project) == 3
 
-    RIGHT = math.log1p(math.exp(-4))
-    PARAMS = TrainParams.model_validate({**TRAIN, "hu_window": None, "lr": 1e-12})
+    def test_two_batches_make_the_step_that_one_of_twice_the_size_makes(self, project, tmp_path):
+        # of Adam, the smallest rounding of a gradient near zero would move a weight by all of lr
+        how = {**self.SHORT, "optimizer": "sgd", "loss": "cross_entropy", "steps_per_epoch": 1}
+        project.train(**how, accumulate=2, batch_size=2)
+        twice = Project(tmp_path / "twice", project.cases)
+        twice.root.mkdir()
+        twice.train(**how, accumulate=1, batch_size=4)
+        for name, weight in project.last.model.items():
+            assert torch.allclose(weight, twice.last.model[name], atol=1e-6), name
 
-    def batch(self, *patches):
-        """Patches of four voxels each, as (HU, mask)."""
-        volume = torch.tensor([hu for hu, _ in patches], dtype=torch.int16)
-        mask = torch.tensor([mask for _, mask in patches], dtype=torch.uint8)
-        box = Box((0, 0, 0), (1, 2, 2))
-        samples = [Sample(f"case-{index}", box) for index in range(len(patches))]
-        return Batch(samples, list(volume.view(-1, 1, 2, 2)), list(mask.view(-1, 1, 2, 2)))
+    def test_the_rest_of_an_epoch_is_a_step_too(self, project):
+        assert self.steps(project, accumulate=2) == 2
 
-    def epoch(self, *batches):
-        network = Brightness()
-        optimizer = torch.optim.SGD(network.parameters(), lr=1e-12)
-        schedule = LambdaLR(optimizer, lambda _: 1.0)
-        loss = make_loss("cross_entropy")
-        trainer = Trainer(network, loss, optimizer, schedule, self.PARAMS, CPU)
-        return train_epoch(trainer, batches, Meter(), tqdm(disable=True))
-
-    def test_the_loss_is_the_mean_over_patches_however_they_are_batched(self):
-        right, wrong = ([9, 9, -9, -9], [1, 1, 0, 0]), ([9, 9, -9, -9], [0, 0, 1, 1])
-        row = self.epoch(self.batch(right, right), self.batch(wrong))
-        assert row["train/loss"] == pytest.approx(self.RIGHT + 4 / 3)
-
-    def test_accuracy_and_iou_are_of_all_voxels_of_the_epoch(self):
-        # 3 voxels are liver in both, 1 in the prediction alone, 2 in the truth alone, 2 in neither
-        first = ([9, 9, 9, -9], [1, 1, 0, 1])
-        second = ([9, -9, -9, -9], [1, 1, 0, 0])
-        row = self.epoch(self.batch(first), self.batch(second))
-        assert row["train/iou"] == 3 / 6
-        assert row["train/accuracy"] == 5 / 8
-
-    def test_an_epoch_without_any_liver_has_no_iou(self):
-        row = self.epoch(self.batch(([-9, -9, -9, -9], [0, 0, 0, 0])))
-        assert math.isnan(row["train/iou"])
-        assert row["train/accuracy"] == 1
+    def test_a_smaller_last_group_counts_as_a_whole_step(self, project, tmp_path):
+        how = {**self.SHORT, "optimizer": "sgd"}
+        project.train(**how, accumulate=3)
+        more = Project(tmp_path / "more", project.cases)
+        more.root.mkdir()
+        more.train(**how, accumulate=100)
+        assert_same(more.last.model, project.last.model)
 
 
-class TestValidation:
-    def scores(self, root, case_ids, *, hu_window=(-160, 240)):
-        params = TrainParams.model_validate({**TRAIN, "hu_window": hu_window})
-        return validate(Brightness(), CaseStore(root), case_ids, params=params, device=CPU)
+HURRY = MappingProxyType(
+    {"max_minutes": 0.001, "epochs": 1000, "validate_every": 1000, "patches_per_case": 40}
+)
 
-    def test_a_network_that_finds_every_liver_scores_one(self, cases):
-        # the ball is above the middle of the window, the body below
-        assert self.scores(cases, ["case-0", "case-1"]) == {
-            "validation/dice": 1.0,
-            "validation/iou": 1.0,
-        }
 
-    def test_scores_are_means_over_cases(self, cases):
-        # above -700 HU lies everything: Dice is 2v / (v + n), IoU v / n of v liver voxels among n
-        liver = [int(CaseStore(cases).mask(case_id).sum()) for case_id in ("case-0", "case-1")]
-        voxels = 20 * 24 * 28
-        row = self.scores(cases, ["case-0", "case-1"], hu_window=(-1000, -400))
-        assert row["validation/dice"] == pytest.approx(sum(2 * v / (v + voxels) for v in liver) / 2)
-        assert row["validation/iou"] == pytest.approx(sum(v / voxels for v in liver) / 2)
+@pytest.fixture(scope="module")
+def hurried(cases, tmp_path_factory):
+    """A project whose minutes are over within its first steps, and how its training ended."""
+    project = Project(tmp_path_factory.mktemp("hurried"), cases)
+    return project, project.train(**HURRY)
 
-    @pytest.fixture
-    def half(self, tmp_path):
-        """A store of one case with liver and one without; the same brighter ball is in both."""
-        cases = [ball_case("with"), without_liver(ball_case("without"))]
-        return write_store(tmp_path / "cases", cases)
 
-    def test_a_case_in_which_there_is_no_liver_and_none_is_found_does_not_count(self, half):
-        dark = {"hu_window": (300, 500)}
-        assert math.isnan(self.scores(half, ["without"], **dark)["validation/dice"])
-        assert self.scores(half, ["with", "without"], **dark)["validation/dice"] == 0
+class TestEnding:
+    def test_training_ends_after_so_many_validations_without_a_better_dice(self, project):
+        # with steps that small the first Dice stays the best
+        how = {"lr": 1e-12, "early_stopping": 2, "steps_per_epoch": 1, "epochs": 50}
+        ended = project.train(**how)
+        assert ended.output.startswith("3 epochs; ")
+        before = (project.models / "last.pt").stat().st_mtime_ns
+        assert project.train(**how).output == ended.output
+        assert (project.models / "last.pt").stat().st_mtime_ns == before
 
-    def test_liver_found_where_there_is_none_counts_as_zero(self, half):
-        assert self.scores(half, ["without"])["validation/dice"] == 0
-        assert self.scores(half, ["with", "without"])["validation/dice"] == 0.5
+    def test_when_the_minutes_are_over_the_epoch_ends_and_is_validated(self, hurried):
+        project, ended = hurried
+        assert ended.output.startswith("1 epochs; best validation Dice 0.")
+        (row,) = project.last.history
+        assert 0 <= row["validation/dice"] <= 1
+        assert row["time/minutes"] >= 0.001
+        steps = {weight["step"].item() for weight in project.last.optimizer["state"].values()}
+        assert max(steps) < 120  # as many as the plan has
+
+    def test_the_schedule_ends_with_the_minutes(self, hurried):
+        project, _ = hurried
+        assert project.last.history[-1]["train/lr"] == 0
+
+    def test_a_rerun_knows_that_the_minutes_are_over(self, hurried):
+        project, ended = hurried
+        before = all_files(project.models)
+        assert project.train(**HURRY).output == ended.output
+        assert all_files(project.models) == before
+
+
+class TestDeterministic:
+    def test_it_trains_gives_the_same_bits_twice_and_leaves_torch_as_it_was(
+        self, project, tmp_path
+    ):
+        again = Project(tmp_path / "again", project.cases)
+        again.root.mkdir()
+        for one in (project, again):
+            assert one.train(deterministic=True, epochs=1).exit_code == 0
+        assert_same(vars(project.last), vars(again.last))
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+class TestKeptEpochs:
+    def test_an_epoch_above_the_iou_is_kept_under_the_notebooks_name(self, project):
+        project.train(keep_above_iou=0, epochs=1)
+        (row,) = project.last.history
+        name = f"1_trainIOU_{row['train/iou']:.3f}_testIOU_{row['validation/iou']:.3f}.pth"
+        assert [path.name for path in project.models.glob("*.pth")] == [name]
+        kept = load_checkpoint(project.models / name)
+        assert kept.optimizer == {}
+        assert_same(kept.network().state_dict(), project.last.network().state_dict())
+
+    def test_one_that_is_not_leaves_none(self, project):
+        project.train(keep_above_iou=1, epochs=1)
+        assert list(project.models.glob("*.pth")) == []
+
+
+class TestFolds:
+    SHORT = MappingProxyType({"folds": 3, "epochs": 1, "steps_per_epoch": 1})
+
+    def test_each_fold_validates_other_patients_and_none_of_the_test(self, project):
+        splits = []
+        for fold in (0, 1):
+            project.train(**self.SHORT, fold=fold)
+            splits.append(read_split(project.models / "split.json", EVERYONE))
+        first, second = splits
+        assert len(first.validation) == len(second.validation) == 2
+        assert not {*first.validation} & {*second.validation}
+        assert first.test == second.test
+
+    def test_the_flag_is_the_parameter(self, project):
+        project.train("--fold", "2", **self.SHORT)
+        assert project.last.train["fold"] == 2
+        assert project.train("--resume", **self.SHORT, fold=2).exit_code == 0
+
+    def test_a_fold_there_is_not_is_refused_by_name(self, project):
+        message = project.refused("--fold", "7", **self.SHORT)
+        assert message.startswith("error: --fold: fold is 7, but there are 3 folds")
+
+    def test_a_fold_without_folds_is_refused(self, project):
+        message = project.refused("--fold", "1")
+        assert message.startswith("error: --fold: fold is 1, but there are no folds")
+
+
+@pytest.fixture(scope="module")
+def averaged(cases, tmp_path_factory):
+    """A project whose weights are averaged, with two cases to validate."""
+    project = Project(tmp_path_factory.mktemp("averaged"), cases)
+    project.train(ema=0.99, lr=0.01, validation_share=0.3)
+    return project
+
+
+class TestAveragedWeights:
+    def test_they_are_not_the_weights_that_are_trained(self, averaged):
+        name = "conv.layers.0.weight"
+        assert not torch.equal(averaged.last.average[name], averaged.last.model[name])
+
+    def test_best_holds_them_and_nothing_to_go_on_with(self, averaged):
+        best, last = load_checkpoint(averaged.models / "best.pt"), averaged.last
+        previous = load_checkpoint(averaged.models / "previous.pt")
+        assert_same(best.model, {1: previous, 2: last}[best.epoch].average)
+        assert best.average == best.optimizer == {}
+
+    def test_the_scores_of_the_validation_are_theirs(self, averaged):
+        last, store = averaged.last, CaseStore(averaged.cases)
+        case_ids = last.split["validation"]
+        validation = Validation(store, case_ids, last.params(), CPU, Ranks(), Stop())
+        scores = [{"epoch": 2, **score.saved()} for score in validation.scores(last.network())]
+        assert [one for one in last.validations if one["epoch"] == 2] == scores
+
+    def test_every_case_of_every_validation_has_a_row(self, averaged):
+        last = averaged.last
+        rows = [(row["epoch"], row["case"]) for row in last.validations]
+        assert rows == [(epoch, case) for epoch in (1, 2) for case in last.split["validation"]]
+
+    def test_the_means_are_those_of_the_rows(self, averaged):
+        last = averaged.last
+        for metric in ("dice", "iou"):
+            values = [row[metric] for row in last.validations if row["epoch"] == 2]
+            mean = sum(values) / len(values)
+            assert last.history[1][f"validation/{metric}"] == pytest.approx(mean)
+
+
+class Terminal(io.StringIO):
+    """Somewhere to show a bar."""
+
+    def isatty(self):
+        return True
+
+
+class TestBar:
+    LEARNT = Learnt(0.5, 1.0, 2, Overlap(1, 1, 2, 4), News())
+
+    def shown(self, monkeypatch, terminal, *, is_shown=True, steps=10, left_s=None):
+        """What a terminal shows after a step, the fourth of all."""
+        monkeypatch.setattr("sys.stderr", terminal)
+        tally = Tally()
+        tally.add(self.LEARNT)
+        with Bar(steps=steps, done=3, device=CPU, is_shown=is_shown) as bar:
+            bar.step(tally, Meter(), left_s)
+        return terminal.getvalue()
+
+    def test_it_shows_the_steps_and_how_the_epoch_goes(self, monkeypatch):
+        shown = self.shown(monkeypatch, Terminal())
+        assert "4/10" in shown
+        assert "loss=0.5000, acc=0.6250, iou=0.250" in shown
+        assert "left=" not in shown
+
+    def test_it_shows_the_minutes_left_where_the_clock_ends_the_run(self, monkeypatch):
+        shown = self.shown(monkeypatch, Terminal(), steps=None, left_s=90)
+        assert "left=1.5min" in shown
+
+    def test_it_is_not_shown_where_there_is_no_terminal(self, monkeypatch):
+        assert self.shown(monkeypatch, io.StringIO()) == ""
+
+    def test_it_is_not_shown_by_other_processes_than_the_first(self, monkeypatch):
+        assert self.shown(monkeypatch, Terminal(), is_shown=False) == ""
 
 
 class TestNetworkInput:

@@ -1,15 +1,13 @@
-"""Pictures for the report, as PNG bytes: outlines on the CT, and the curves of the training."""
+"""Pictures of cases for the report, as PNG bytes: both outlines on the CT."""
 
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from stages.evaluate.overlap import AnyMask, as_bool
@@ -18,12 +16,6 @@ SOFT_TISSUE_HU = (-160.0, 240.0)
 # blue and orange of Okabe and Ito, told apart by every kind of colour vision
 TRUTH_COLOUR = "#56B4E9"
 PREDICTION_COLOUR = "#E69F00"
-CURVE_COLOURS = {
-    "train/loss": "#0072B2",
-    "train/iou": "#56B4E9",
-    "validation/dice": "#D55E00",
-    "validation/iou": "#E69F00",
-}
 LETTER_COLOUR = "#dddddd"
 PANEL_INCH = 3.2
 NARROWEST, WIDEST = 0.5, 1.4  # a panel's width over its height
@@ -71,29 +63,6 @@ def case_picture(
         panel.imshow(plane, cmap="gray", vmin=low, vmax=high, aspect=tall)
         _draw_outlines(panel, *pair)
         _name_sides(panel, title, ends)
-    return _png(figure)
-
-
-def curves_picture(history: Sequence[Mapping[str, float]]) -> bytes:
-    """Draw the training loss, and the overlap scores, against the epoch.
-
-    Args:
-        history: one row an epoch, with any of ``epoch``, ``train/loss``, ``train/iou``,
-            ``validation/dice`` and ``validation/iou``; what is missing or NaN is left out, an
-            ``epoch`` that is missing is counted from 0. May be empty.
-
-    Returns:
-        A PNG on white, the best validation Dice marked.
-    """
-    figure = Figure(figsize=(10.0, 3.4), layout="constrained")
-    loss, shared = figure.subplots(1, 2)
-    _draw_curves(loss, history, ["train/loss"])
-    loss.set(title="Training loss", xlabel="epoch", ylabel="loss")
-    _draw_curves(shared, history, ["validation/dice", "validation/iou", "train/iou"])
-    shared.set(title="Overlap with the truth", xlabel="epoch", ylabel="Dice, IoU", ylim=(0, 1.03))
-    _mark_best(shared, history)
-    for axes in (loss, shared):
-        _finish_curves(axes)
     return _png(figure)
 
 
@@ -148,47 +117,6 @@ def _name_sides(panel: Axes, title: str, ends: str) -> None:
         text.set(color=LETTER_COLOUR, fontsize=9)
         # a black rim, since a letter may lie on bright tissue
         text.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
-
-
-def _curve(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
-    """The (epoch, value) pairs of one key, without rows that lack it or hold NaN."""
-    pairs = [(row.get("epoch", at), row.get(key, math.nan)) for at, row in enumerate(history)]
-    return [(epoch, value) for epoch, value in pairs if math.isfinite(value)]
-
-
-def _draw_curves(axes: Axes, history: Sequence[Mapping[str, float]], keys: list[str]) -> None:
-    for key in keys:
-        pairs = _curve(history, key)
-        if pairs:
-            epochs, values = zip(*pairs, strict=True)
-            # validation is often not run every epoch: points show where it was
-            style: dict[str, Any] = {"marker": "o", "markersize": 3} if len(pairs) <= 40 else {}
-            axes.plot(epochs, values, color=CURVE_COLOURS[key], label=_words(key), **style)
-
-
-def _mark_best(axes: Axes, history: Sequence[Mapping[str, float]]) -> None:
-    pairs = _curve(history, "validation/dice")
-    if pairs:
-        epoch, dice = max(pairs, key=lambda pair: pair[1])
-        colour = CURVE_COLOURS["validation/dice"]
-        label = f"best validation Dice, {dice:.3f}"
-        axes.plot(epoch, dice, "*", color=colour, markersize=13, label=label)
-
-
-def _words(key: str) -> str:
-    part, _, score = key.partition("/")
-    names = {"dice": "Dice", "iou": "IoU"}
-    return f"{part.replace('train', 'training')} {names.get(score, score)}"
-
-
-def _finish_curves(axes: Axes) -> None:
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=9)
-    else:
-        axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center")
 
 
 def _png(figure: Figure) -> bytes:

@@ -12,7 +12,7 @@ from cache.grid import Triple
 from cache.reader import CaseStore
 from stages.evaluate.export import write_mask
 from stages.evaluate.params import EvaluateParams
-from stages.evaluate.pictures import case_picture, curves_picture
+from stages.evaluate.pictures import case_picture
 from stages.evaluate.report import Report, write_report
 from stages.evaluate.restore import THRESHOLD, inside_box, restore_mask
 from stages.evaluate.scores import (
@@ -37,7 +37,7 @@ class Model:
         network: HU as float32 (B, 1, D, H, W) -> logits (B, 2, D, H, W).
         window_zyx: shape of the patches it was trained on; None for whole volumes.
         hu_window: (low, high) HU it sees, for the pictures; None for raw HU.
-        history: a row per epoch, for the curves.
+        curves: PNG of its training's curves.
         facts: what the report says of it, as pairs of a name and a value.
         roles: each case's role in its training, by case id.
     """
@@ -45,7 +45,7 @@ class Model:
     network: Network
     window_zyx: Triple | None
     hu_window: tuple[float, float] | None
-    history: list[dict[str, float]]
+    curves: bytes
     facts: list[tuple[str, str]]
     roles: dict[str, Role]
 
@@ -101,7 +101,7 @@ def _write(evaluation: Evaluation, scores: list[CaseScores], pictures: dict[str,
         facts=[*evaluation.model.facts, _scored(evaluation.params, tests)],
         summary=summarise(tests),
         scores=scores,
-        curves=curves_picture(evaluation.model.history),
+        curves=evaluation.model.curves,
         pictures=[(one, pictures[one.case_id]) for one in scores if one.case_id in pictures],
     )
     _remove_stale_masks(evaluation.out, {score.case_id for score in scores})

@@ -9,45 +9,53 @@ from cache.errors import ParamsError
 from cache.grid import Triple
 from stages.machine import free_memory_bytes
 from stages.train.params import TrainParams
+from stages.train.ranks import Ranks
 
 # What a training step needs at its peak, over what the process holds anyway: so many bytes per
 # patch voxel and first-level channel, and so many for whatever does not grow with the patch.
-# benchmarks/memory.py measured, on the CPU in fp32, for patches of 2·48·64·64 and 2·64·96·96
-# voxels: 267 to 303 and 692 to 727 MB with 8 channels, 681 to 697 and 1861 to 1903 MB with 24.
-# These two give 336, 808, 808 and 2223 MB, 11 to 17 % above the largest of each.
-BYTES_PER_VOXEL_AND_CHANNEL = 75
+# benchmarks/memory.py measured, on the CPU in fp32 with freed memory kept (reuse.py), for patches
+# of 2·48·64·64 and 2·64·96·96 voxels: 298 to 374 and 740 to 996 MB with 8 channels, 804 to 920 and
+# 2477 to 2818 MB with 24. The estimate gives 430, 1091, 1091 and 3073 MB, 9 to 19 % above the
+# largest of each. For a GPU, where it has not been measured, it is what the CPU took before it kept
+# any.
+BYTES_PER_VOXEL_AND_CHANNEL = {"cpu": 105, "cuda": 75}
 BYTES_BESIDES = 100_000_000
 
 
-def require_memory(params: TrainParams, largest_zyx: Triple, device: torch.device) -> None:
+def require_memory(
+    params: TrainParams, largest_zyx: Triple, device: torch.device, ranks: Ranks
+) -> None:
     """Refuse a patch that the memory cannot hold.
 
     Args:
         params: the ``train`` section.
         largest_zyx: the largest training volume, which is the patch where ``patch_zyx`` is null.
         device: where the step runs.
+        ranks: the processes that share a batch.
 
     Raises:
         ParamsError: names what is needed, what is there and what to change.
     """
-    needed, free = step_bytes(params, largest_zyx), free_bytes(device)
+    needed, free = step_bytes(params, largest_zyx, device, ranks), free_bytes(device)
     if needed <= free:
         return
     patch = params.patch_zyx or largest_zyx
     sides = "·".join(str(side) for side in patch)
+    count = ranks.most_of(params.batch_size)
     raise ParamsError(
         "train.patch_zyx",
-        f"{params.batch_size} patches of {sides} voxels with {params.n_channels} channels need"
+        f"{count} patches of {sides} voxels with {params.n_channels} channels need"
         f" about {needed / 1e9:.1f} GB; {device} has {free / 1e9:.1f} GB free",
         "make train.patch_zyx, train.batch_size or train.n_channels smaller",
     )
 
 
-def step_bytes(params: TrainParams, largest_zyx: Triple) -> int:
-    """About the memory that a training step takes at its peak, bytes."""
+def step_bytes(params: TrainParams, largest_zyx: Triple, device: torch.device, ranks: Ranks) -> int:
+    """About the memory that a training step takes at its peak of one process, bytes."""
     patch = params.patch_zyx or largest_zyx
-    voxels = params.batch_size * patch[0] * patch[1] * patch[2]
-    return voxels * params.n_channels * BYTES_PER_VOXEL_AND_CHANNEL + BYTES_BESIDES
+    voxels = ranks.most_of(params.batch_size) * patch[0] * patch[1] * patch[2]
+    each = BYTES_PER_VOXEL_AND_CHANNEL.get(device.type, BYTES_PER_VOXEL_AND_CHANNEL["cuda"])
+    return voxels * params.n_channels * each + BYTES_BESIDES
 
 
 @contextmanager

@@ -1,35 +1,32 @@
 """Stage two: from the store to ``best.pt`` and ``last.pt``."""
 
 import logging
-import math
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
-from cache.errors import StoreError
+from cache.errors import ParamsError, StoreError
 from cache.grid import Triple, triple
 from cache.manifest import Manifest
 from cache.reader import CaseStore
-from stages.train.checkpoint import Checkpoint, Row, cpu_state, save_checkpoint
-from stages.train.curves import write_curves
-from stages.train.device import place, require_sound_gradients
-from stages.train.loader.batches import Loader
+from stages.train.build import Work, build_trainer
+from stages.train.checkpoints.begin import beginning
+from stages.train.checkpoints.checkpoint import Checkpoint
+from stages.train.checkpoints.keep import Keeper
+from stages.train.checkpoints.resume import resumed, run_key
+from stages.train.device import require_sound_gradients, settings
 from stages.train.loader.open import advice, open_loader
-from stages.train.loader.residency import Residency
-from stages.train.loop import Trainer, train_epoch, validate
-from stages.train.losses import make_loss
+from stages.train.loop import Run, is_finished, steps_per_epoch, train
 from stages.train.memory import require_memory
 from stages.train.params import TrainParams
 from stages.train.plan import Plan
-from stages.train.ranks import Ranks
-from stages.train.resume import resumed, run_key
+from stages.train.ranks import Ranks, everyones, of_first
 from stages.train.split import Split, read_split, split_patients, write_split
-from stages.train.unet import UNet3d
+from stages.train.stop import Stop
+from stages.train.validate import Validation
+from stages.train.watch.report import Reporter
+from stages.train.watch.trackers import open_trackers
 
 LOG = logging.getLogger(__name__)
 
@@ -44,15 +41,24 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What stays the same from epoch to epoch."""
+class Process:
+    """How training was called; nothing of it changes the model but ``init_from``.
 
-    places: Places
-    store: CaseStore
-    loader: Loader
-    residency: Residency
-    validation: list[str]  # case ids
-    trainer: Trainer
+    Attributes:
+        device: where to compute.
+        ranks: the processes that train together.
+        stop: whether somebody asked to stop.
+        resume: refuse, instead of starting afresh, when ``last.pt`` is of another run.
+        init_from: a checkpoint whose weights to begin with; None for random ones.
+        code: versions of the software, recorded in checkpoints.
+    """
+
+    device: torch.device
+    ranks: Ranks = field(default_factory=Ranks)
+    stop: Stop = field(default_factory=Stop)
+    resume: bool = False
+    init_from: Path | None = None
+    code: dict[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -61,8 +67,7 @@ def run(
     *,
     seed: int,
     split_file: Path | None,
-    device: torch.device,
-    resume: bool,
+    process: Process,
 ) -> Checkpoint:
     """Train until ``epochs`` are done, from where the same run was stopped if it was.
 
@@ -71,139 +76,148 @@ def run(
         params: the ``train`` section.
         seed: of the split, the weights and the plan.
         split_file: a split to use instead of one drawn from the seed.
-        device: where to compute.
-        resume: refuse, instead of starting afresh, when ``last.pt`` is of another run.
+        process: this process.
 
     Returns:
-        The last checkpoint.
+        The last checkpoint, without its weights.
 
     Raises:
         StoreError: there is no prepared data, or it is damaged.
         ParamsError: the split, the precision, the residency or the memory does not allow it.
         ModelError: the loss diverged, or ``resume`` finds nothing to resume.
+        Stopped: somebody asked to stop; all of it is saved.
     """
     store = CaseStore(places.cases, decoded_bytes=0)  # validation reads each chunk once
     split = _split(store.manifest, params, seed, split_file)
     plan = _plan(store, split, params, seed)
-    require_sound_gradients(params, device)
-    require_memory(params, _largest(plan.shapes_zyx), device)
-    checkpoint = resumed(places.models, _start(params, seed, store.manifest, split), resume=resume)
+    require_sound_gradients(params, process.device)
+    require_memory(params, _largest(plan.shapes_zyx), process.device, process.ranks)
+    _require_same(params, seed, store.manifest, process.ranks)
+    state = of_first(
+        lambda: resumed(
+            places.models,
+            _start(params, seed, store.manifest, split, places.models, process),
+            resume=process.resume,
+        ),
+        process.ranks,
+    )
+    trackers = open_trackers(
+        params.trackers if process.ranks.rank == 0 else [],
+        places.curves,
+        run_key=state.run_key,
+        params=state.train,
+    )
     # only now: a refused --resume must leave the split that belongs to the models beside it
-    write_split(places.models / "split.json", split)
-    write_curves(places.curves, checkpoint.history)
-    if checkpoint.epoch == params.epochs:
-        return checkpoint
-    loader, residency = open_loader(store, plan, params, device=device, ranks=Ranks())
-    trainer = _trainer(params, checkpoint, device, steps=params.epochs * len(loader))
-    validation = split.cases(store.manifest, "validation")
-    return _train(Run(places, store, loader, residency, validation, trainer), checkpoint)
+    if process.ranks.rank == 0:
+        write_split(places.models / "split.json", split)
+    with trackers:
+        reporter = Reporter(places.curves, trackers, process.ranks)
+        reporter.begin(state)
+        if is_finished(state, params):
+            return state
+        return _train(places, params, state, _Data(store, plan, split), reporter, process)
 
 
-def _train(run: Run, checkpoint: Checkpoint) -> Checkpoint:
-    params, before = run.trainer.params, checkpoint.epoch
-    steps, done = params.epochs * len(run.loader), before * len(run.loader)
-    with tqdm(None, "train", steps, initial=done, disable=None, unit="step") as progress:
-        for epoch in range(checkpoint.epoch, params.epochs):
-            row = _epoch(run, epoch, progress)
-            checkpoint = _advance(checkpoint, row, run.trainer)
-            _save(run.places.models, checkpoint, row)
-            write_curves(run.places.curves, checkpoint.history)
-            told = {name: value for name, value in row.items() if "loader/" not in name}
-            told["waiting"] = row["loader/waiting"]
-            LOG.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in told.items()))
-    said = advice(run.loader.meter, run.residency, epochs=params.epochs - before)
+@dataclass(frozen=True)
+class _Data:
+    """What is trained on."""
+
+    store: CaseStore
+    plan: Plan
+    split: Split
+
+
+def _train(
+    places: Places,
+    params: TrainParams,
+    state: Checkpoint,
+    data: _Data,
+    reporter: Reporter,
+    process: Process,
+) -> Checkpoint:
+    """Make what a run needs, and train."""
+    device, ranks = process.device, process.ranks
+    loader, residency = open_loader(data.store, data.plan, params, device=device, ranks=ranks)
+    generators = [device] if device.type == "cuda" else []
+    # what a run sets for all of the process, and draws from torch's generators, is its own affair
+    with settings(params, device), torch.random.fork_rng(generators):
+        steps = params.epochs * steps_per_epoch(loader, params)
+        largest = params.patch_zyx or _largest(data.plan.shapes_zyx)
+        trainer = build_trainer(params, state, Work(steps, largest, device, ranks))
+        is_fresh = state.epoch == 0 and state.batch == 0
+        one_run = Run(
+            trainer=trainer,
+            loader=loader,
+            validation=Validation(
+                data.store,
+                data.split.cases(data.store.manifest, "validation"),
+                params,
+                device,
+                ranks,
+                process.stop,
+            ),
+            keeper=Keeper(places.models, trainer, is_fresh=is_fresh),
+            reporter=reporter,
+            stop=process.stop,
+            trouble=places.curves / f"nonfinite{ranks.rank or ''}.pt",
+        )
+        done = state.epoch
+        # the trainer has the weights now; the state carries what goes with them
+        state = train(one_run, replace(state, model={}, average={}, optimizer={}, scaler={}))
+    said = advice(loader.meter, residency, epochs=state.epoch - done)
     if said is not None:
         LOG.warning("%s", said)
-    return checkpoint
+    return state
 
 
-def _epoch(run: Run, epoch: int, progress: "tqdm[Any]") -> Row:
-    """Train one epoch, and validate after it if it is due."""
-    trainer, params = run.trainer, run.trainer.params
-    with closing(run.loader.epoch(epoch)) as batches:
-        trained = train_epoch(trainer, batches, run.loader.meter, progress)
-    row: Row = {"epoch": float(epoch + 1), **trained, **run.loader.meter.row()}
-    is_due = (epoch + 1) % params.validate_every == 0 or epoch + 1 == params.epochs
-    if is_due and run.validation:
-        row |= validate(
-            trainer.network, run.store, run.validation, params=params, device=trainer.device
-        )
-    return row
-
-
-def _advance(checkpoint: Checkpoint, row: Row, trainer: Trainer) -> Checkpoint:
-    """The checkpoint after one more epoch."""
-    dice = row.get("validation/dice", math.nan)
-    best = checkpoint.best_dice
-    if math.isfinite(dice) and (best is None or dice > best):
-        best = dice
-    return replace(
-        checkpoint,
-        epoch=int(row["epoch"]),
-        best_dice=best,
-        history=[*checkpoint.history, row],
-        model=cpu_state(trainer.network),
-        optimizer=trainer.optimizer.state_dict(),
-    )
-
-
-def _save(models: Path, checkpoint: Checkpoint, row: Row) -> None:
-    """Write ``best.pt`` when validation improved or never happens, then ``last.pt``."""
-    # best.pt first: a crash between the two repeats the epoch and writes the same best.pt again
-    if checkpoint.best_dice in (None, row.get("validation/dice")):
-        save_checkpoint(models / "best.pt", replace(checkpoint, optimizer={}))
-    save_checkpoint(models / "last.pt", checkpoint)
-
-
-def _start(params: TrainParams, seed: int, manifest: Manifest, split: Split) -> Checkpoint:
-    """A run at its beginning, before any weights."""
+def _start(
+    params: TrainParams,
+    seed: int,
+    manifest: Manifest,
+    split: Split,
+    models: Path,
+    process: Process,
+) -> Checkpoint:
+    """A run at its beginning; without weights unless it begins with another model's."""
+    began = beginning(process.init_from, models, params, split)
     return Checkpoint(
-        run_key=run_key(params, seed, manifest, split),
-        epoch=0,
-        best_dice=None,
-        history=[],
+        run_key=run_key(params, seed, manifest, split, began.record),
         seed=seed,
         split=vars(split),
         train=params.model_dump(mode="json"),
         preprocess=manifest.params,
         data_digest=manifest.digest,
-        model={},
-        optimizer={},
+        began_from=began.record,
+        code=process.code,
+        model=began.weights,
     )
 
 
-def _trainer(
-    params: TrainParams, checkpoint: Checkpoint, device: torch.device, *, steps: int
-) -> Trainer:
-    """Everything a step needs, as the checkpoint left it."""
-    with torch.random.fork_rng(devices=[]):  # the weights' seed is nobody else's business
-        torch.manual_seed(checkpoint.seed)
-        network = UNet3d(1, 2, params.n_channels, params.upsampling)
-    placed = place(network, device)
-    optimizer = torch.optim.Adam(placed.parameters(), lr=params.lr)
-
-    def factor(step: int) -> float:
-        if params.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-
-    schedule = LambdaLR(optimizer, factor)
-    if checkpoint.epoch > 0:
-        placed.load_state_dict(checkpoint.model)
-        optimizer.load_state_dict(checkpoint.optimizer)
-        # the schedule is a function of the step alone; the optimizer's state holds its last rate
-        schedule.last_epoch = checkpoint.epoch * (steps // params.epochs)
-    return Trainer(placed, make_loss(params.loss), optimizer, schedule, params, device)
+def _require_same(params: TrainParams, seed: int, manifest: Manifest, ranks: Ranks) -> None:
+    """Refuse to train together on different things, as on machines with copies of their own."""
+    seen = everyones((params.model_dump_json(), seed, manifest.digest), ranks)
+    if any(one != seen[0] for one in seen):
+        fact = "the processes do not have the same parameters and prepared data"
+        raise ParamsError("--params, --cases", fact, "give all machines the same files")
 
 
 def _split(manifest: Manifest, params: TrainParams, seed: int, split_file: Path | None) -> Split:
     patients = {entry.patient_id for entry in manifest.cases.values()}
     if split_file is not None:
+        if params.folds is not None:
+            fact = f"is {params.folds}, but data.split_file names the split"
+            raise ParamsError("train.folds", fact, "set one of the two to null")
         split = read_split(split_file, patients)
         _tell_strangers(split, patients, split_file)
         return split
-    shares = {"validation_share": params.validation_share, "test_share": params.test_share}
-    split = split_patients(patients, seed=seed, **shares)
+    split = split_patients(
+        patients,
+        seed=seed,
+        validation_share=params.validation_share,
+        test_share=params.test_share,
+        folds=params.folds,
+        fold=params.fold,
+    )
     for role, share in (("validation", params.validation_share), ("test", params.test_share)):
         if share > 0 and not getattr(split, role):
             LOG.warning("%d patients are too few to set any apart for %s", len(patients), role)

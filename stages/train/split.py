@@ -35,24 +35,51 @@ class Split:
 
 
 def split_patients(
-    patient_ids: Iterable[str], *, seed: int, validation_share: float, test_share: float
+    patient_ids: Iterable[str],
+    *,
+    seed: int,
+    validation_share: float,
+    test_share: float,
+    folds: int | None = None,
+    fold: int = 0,
 ) -> Split:
     """Split patients by the order of a hash of seed and id.
 
     Each has a fixed place in that order, the first are for testing and the last for validation,
     so that a new patient moves at most one other at each border. A share above zero gives at
     least one patient as long as one is left to train on.
+
+    With folds, the same patients are for testing; the others are cut, in that order, into parts
+    that differ by one patient at most. One part validates and the rest train, so that over all
+    folds everybody validates once. A new patient moves at most one other across each border, into
+    the part beside it.
+
+    Args:
+        patient_ids: in any order; one named twice counts once.
+        seed: of the order.
+        validation_share: of all patients; what validates with folds is a part.
+        test_share: of all patients.
+        folds: number of parts, at least 2; None to validate by share.
+        fold: the part that validates, from 0.
+
+    Raises:
+        ParamsError: there are fewer patients than folds, so that a part would be empty.
     """
     ordered = sorted(set(patient_ids), key=lambda patient: _place(seed, patient))
     # whatever the test share, validation and training each keep a patient of three or more
     kept = 2 if validation_share > 0 and len(ordered) > 2 else 1
     n_test = _count(test_share, len(ordered), left=len(ordered) - kept)
-    n_validation = _count(validation_share, len(ordered), left=len(ordered) - 1 - n_test)
-    first_validation = len(ordered) - n_validation
+    test, others = ordered[:n_test], ordered[n_test:]
+    if folds is None:
+        n_validation = _count(validation_share, len(ordered), left=len(others) - 1)
+        first, end = len(others) - n_validation, len(others)
+    else:
+        _require_enough(others, test, folds)
+        first, end = _borders(len(others), folds)[fold : fold + 2]
     return Split(
-        train=sorted(ordered[n_test:first_validation]),
-        validation=sorted(ordered[first_validation:]),
-        test=sorted(ordered[:n_test]),
+        train=sorted(others[:first] + others[end:]),
+        validation=sorted(others[first:end]),
+        test=sorted(test),
     )
 
 
@@ -98,3 +125,15 @@ def _count(share: float, patients: int, *, left: int) -> int:
     if share == 0:
         return 0
     return min(max(1, round(share * patients)), max(0, left))
+
+
+def _borders(patients: int, folds: int) -> list[int]:
+    return [patients * fold // folds for fold in range(folds + 1)]
+
+
+def _require_enough(others: list[str], test: list[str], folds: int) -> None:
+    if len(others) < folds:
+        tested = f"and {len(test)} set apart for testing"
+        fact = f"is {folds}, more than there are patients ({len(others)}, {tested})"
+        fix = f"take at most {len(others)}" if len(others) > 1 else "set it to null"
+        raise ParamsError("train.folds", fact, f"{fix}, or add patients to the store")

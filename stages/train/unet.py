@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.train import exact
 from stages.train.params import GROUPS, SMALLEST_SIDE
 
 Upsampling = Literal["trilinear", "transposed"]
@@ -35,12 +36,40 @@ class DoubleConv(nn.Module):
         return out
 
 
+class Halve(nn.MaxPool3d):
+    """Halve every side by max pooling."""
+
+    def __init__(self) -> None:
+        super().__init__(kernel_size=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B, C, D//2, H//2, W//2)."""
+        if exact.is_needed(features):
+            return exact.halve(features)
+        out: Tensor = super().forward(features)
+        return out
+
+
+class Double(nn.Upsample):
+    """Double every side by trilinear interpolation, corners aligned."""
+
+    def __init__(self) -> None:
+        super().__init__(scale_factor=2, mode="trilinear", align_corners=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B, C, 2D, 2H, 2W)."""
+        if exact.is_needed(features):
+            return exact.double(features)
+        out: Tensor = super().forward(features)
+        return out
+
+
 class Down(nn.Module):
     """Halve every side by max pooling, then DoubleConv."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.MaxPool3d(2), DoubleConv(in_channels, out_channels))
+        self.layers = nn.Sequential(Halve(), DoubleConv(in_channels, out_channels))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, in_channels, D, H, W) -> (B, out_channels, D//2, H//2, W//2)."""
@@ -56,7 +85,7 @@ class Up(nn.Module):
         half = in_channels // 2
         self.up: nn.Module
         if upsampling == "trilinear":
-            self.up = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True)
+            self.up = Double()
         else:
             self.up = nn.ConvTranspose3d(half, half, kernel_size=2, stride=2)
         self.conv = DoubleConv(in_channels, out_channels)

@@ -44,6 +44,7 @@ class Loader:
         device: torch.device,
         threads: int = THREADS,
         ranks: Ranks = ONE_RANK,
+        batches: int | None = None,
     ) -> None:
         """Say what is to be read; nothing is opened before the first batch is asked for.
 
@@ -54,9 +55,10 @@ class Loader:
             device: where batches go.
             threads: that read ahead; 0 reads in the caller's, when a batch is asked for.
             ranks: of the processes that train together; this one takes its share of every batch.
+            batches: of an epoch; None for those of the plan's.
 
         Raises:
-            ParamsError: there are more ranks than patches in a batch.
+            ParamsError: there are more ranks than patches in a batch or in an epoch.
         """
         if ranks.count > batch_size:
             fact = f"is {batch_size}, fewer than the {ranks.count} processes that share a batch"
@@ -67,19 +69,29 @@ class Loader:
         self._device = device
         self._threads = threads
         self._ranks = ranks
+        self._batches = batches
         self._source = source
         self._is_running = False
         self._filler = Filler(source, device)
         # those being filled or waiting, and the one that the caller has
         self._buffers = [Buffer(is_pinned=device.type == "cuda") for _ in range(AHEAD + 1)]
+        if len(self) == 0:
+            fact = f"gives an epoch of {len(plan)} patches, fewer than the {ranks.count} processes"
+            raise ParamsError("train.patches_per_case", fact, "raise it, or start fewer processes")
 
     def __len__(self) -> int:
         """Batches in an epoch, the same for all ranks: a rest too small for all is left out."""
+        if self._batches is not None:
+            return self._batches
         whole, rest = divmod(len(self._plan), self._batch_size)
         return whole + (rest >= self._ranks.count)
 
-    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
-        """All batches of an epoch in the plan's order.
+    def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        """The batches of an epoch in the plan's order.
+
+        Args:
+            epoch: which, from 0.
+            first: number of the batch to begin with, from 0; those before it are not read.
 
         A batch is valid until the next one is asked for. A fault while reading reaches the
         caller; closing the iterator early, or dropping it, ends the threads.
@@ -92,7 +104,8 @@ class Loader:
             raise RuntimeError("close the epoch before this one first")
         self._is_running = True
         self.meter.start()
-        reading = self._ahead(epoch) if self._threads else self._on_demand(epoch)
+        numbers = range(first, len(self))
+        reading = (self._ahead if self._threads else self._on_demand)(epoch, numbers)
         try:
             while (filled := self._next(reading)) is not None:
                 yield filled.batch
@@ -121,19 +134,19 @@ class Loader:
         for tensor in (*filled.batch.volumes, *filled.batch.masks):
             tensor.record_stream(torch.cuda.current_stream(self._device))
 
-    def _on_demand(self, epoch: int) -> Generator[Filled, None, None]:
-        for number in range(len(self)):
+    def _on_demand(self, epoch: int, numbers: range) -> Generator[Filled, None, None]:
+        for number in numbers:
             if isinstance(self._source, LazyCases):
                 self._source.fill(Event(), most=1)
             yield self._fill(epoch, number)
 
-    def _ahead(self, epoch: int) -> Generator[Filled, None, None]:
+    def _ahead(self, epoch: int, numbers: range) -> Generator[Filled, None, None]:
         # threads, not processes: TensorStore must not be forked, and all copying frees the GIL
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix=THREAD_NAME)
         pending: deque[Future[Filled]] = deque()
         try:
             with self._filling() as filling:
-                for number in range(len(self)):
+                for number in numbers:
                     pending.append(pool.submit(self._fill, epoch, number))
                     if len(pending) > AHEAD:
                         yield pending.popleft().result()
@@ -173,7 +186,9 @@ class Loader:
     def _samples(self, epoch: int, number: int) -> Sequence[Sample]:
         """The samples of a batch that are for this rank; all ranks' boxes have one shape."""
         start = number * self._batch_size
-        stop = min(start + self._batch_size, len(self._plan))
+        stop = start + self._batch_size
+        if self._batches is None:  # else the plan goes on for as long as it is asked
+            stop = min(stop, len(self._plan))
         return self._ranks.share(self._plan.samples(epoch, range(start, stop)))
 
 

@@ -62,6 +62,11 @@ class Meter:
         """Of the time since the epoch began, in [0, 1]."""
         return self.waited_s / self._elapsed_s
 
+    @property
+    def samples_per_s(self) -> float:
+        """Patches delivered a second since the epoch began."""
+        return self.samples / self._elapsed_s
+
     def row(self) -> dict[str, float]:
         """The meter's metrics, by the names they have in the curves.
 
@@ -75,7 +80,7 @@ class Meter:
             "loader/waiting": self.waiting_share,
             "loader/copying": self.copied_s / elapsed,
             "loader/computing": 1 - self.waiting_share,
-            "loader/samples_per_s": self.samples / elapsed,
+            "loader/samples_per_s": self.samples_per_s,
             "loader/bytes_per_s": self.bytes / elapsed,
         }
 

@@ -34,12 +34,20 @@ def open_loader(
     """
     largest = triple(max(sides) for sides in zip(*plan.shapes_zyx.values(), strict=True))
     # validation comes between two epochs, with a whole case on the device
-    step = max(step_bytes(params, largest), VALIDATION_BYTES * math.prod(largest))
+    step = max(step_bytes(params, largest, device, ranks), VALIDATION_BYTES * math.prod(largest))
     room = find_room(step, device, ranks)
     chosen = choose(params.residency, decoded_bytes(plan.shapes_zyx), room)
     LOG.info("training set: %s (%s)", chosen.kind, chosen.why)
     source = open_source(store, plan, chosen, device=device, ranks=ranks)
-    loader = Loader(source, plan, batch_size=params.batch_size, device=device, ranks=ranks)
+    steps = params.steps_per_epoch
+    loader = Loader(
+        source,
+        plan,
+        batch_size=params.batch_size,
+        device=device,
+        ranks=ranks,
+        batches=None if steps is None else steps * params.accumulate,
+    )
     return loader, chosen
 
 

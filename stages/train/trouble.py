@@ -1,0 +1,70 @@
+"""A loss or a gradient that is no number: what led to it is kept, to be looked into."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from cache.errors import ModelError
+from cache.files import replacing
+from stages.train.augment.apply import network_input
+from stages.train.checkpoints.checkpoint import cpu_state
+from stages.train.losses import make_loss
+from stages.train.params import TrainParams
+from stages.train.ranks import everyones
+from stages.train.sample import Batch
+from stages.train.step import NotFinite, Trainer
+from stages.train.unet import UNet3d
+
+
+def explained(error: NotFinite, trainer: Trainer, batch: Batch, path: Path) -> ModelError:
+    """Keep the batch and the weights that met it, and say in which cases to look.
+
+    Args:
+        error: what happened.
+        trainer: its weights as they were before the step.
+        batch: of this process.
+        path: the file to write.
+    """
+    inputs, mask = network_input(batch, trainer.params.hu_window)
+    with replacing(path) as partial:
+        kept = {
+            "params": trainer.params.model_dump(mode="json"),
+            "model": cpu_state(trainer.network),
+            "inputs": inputs.cpu(),
+            "mask": mask.cpu(),
+            "samples": [
+                {"case": one.case_id, "box": list(map(list, asdict(one.box).values()))}
+                for one in batch.samples
+            ],
+        }
+        torch.save(kept, partial)
+    # all processes meet it, and the one that speaks may have none of the cases at fault
+    everyone = everyones(batch.case_ids, trainer.ranks)
+    cases = ", ".join(sorted({case_id for part in everyone for case_id in part}))
+    return ModelError(
+        "train.lr",
+        f"{error} on a batch of {cases}; {path} has the batch and the weights before it, and"
+        " stages.train.trouble.replayed gives its loss again",
+        "lower train.lr, set train.clip_norm or train.hu_window, or look at these cases",
+    )
+
+
+def replayed(path: Path) -> tuple[float, dict[str, float]]:
+    """The loss of a batch that was kept, computed anew in fp32 on the CPU.
+
+    Returns:
+        The loss, and of each weight the largest absolute value of its gradient.
+    """
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    params = TrainParams.model_validate(kept["params"])
+    network = UNet3d(1, 2, params.n_channels, params.upsampling)
+    network.load_state_dict(kept["model"])
+    value = make_loss(params.loss)(network(kept["inputs"]), kept["mask"])
+    value.backward()  # type: ignore[no-untyped-call]
+    gradients = {
+        name: float(weight.grad.abs().max())
+        for name, weight in network.named_parameters()
+        if weight.grad is not None
+    }
+    return value.item(), gradients
