@@ -111,6 +111,7 @@ def never(cases, tmp_path):
     return Project(tmp_path / "never", cases)
 
 
+@pytest.mark.slow
 @posix
 class TestASignal:
     @pytest.mark.parametrize("name", NAMES)
