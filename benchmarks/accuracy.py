@@ -1,7 +1,7 @@
 """Dice against wall time: ours and MONAI's way from the same raw CTs, in one run.
 
     python -m benchmarks.accuracy --peers-python PYTHON --out FILE.txt --plot FILE.png
-    python -m benchmarks.accuracy --peers-python PYTHON --src ../shared/realct/LiverDataset
+    python -m benchmarks.accuracy --peers-python PYTHON --src D:/LiverDataset
 
 Phantoms of params.yaml, or a data set of yours; the same cases train and validate, with the same
 spacing, HU window, patch, batch size and share of patches around liver. Wall time starts with the
