@@ -48,8 +48,7 @@ class Keeper:
         """
         if not self._is_writer:
             return
-        if self._is_fresh:
-            self._forget_another_run()
+        self._forget_another_run()
         save_checkpoint(self._models / LAST, self._full(state), previous=self._models / PREVIOUS)
         self._saved = time.monotonic()
 
@@ -61,8 +60,7 @@ class Keeper:
         """
         if not self._is_writer:
             return
-        if self._is_fresh:
-            self._forget_another_run()
+        self._forget_another_run()
         row = state.history[-1]
         # last.pt comes last: a crash before it repeats the epoch and writes the same files again
         if state.best_dice in (None, row.get("validation/dice")):
@@ -84,10 +82,12 @@ class Keeper:
         )
 
     def _forget_another_run(self) -> None:
-        """What this run will not replace would else be taken for its own.
+        """Before a fresh run's first file: what it will not replace would be taken for its own.
 
         The notebook's own files have the same names, and are nobody's to delete.
         """
+        if not self._is_fresh:
+            return
         kept = [path for path in self._models.glob(NOTEBOOK_NAMES) if is_checkpoint(path)]
         for stale in (self._models / LAST, self._models / PREVIOUS, *kept):
             stale.unlink(missing_ok=True)
