@@ -18,7 +18,13 @@ core's own time, in which a busy machine does not count. Dice on the validation 
 With one seed, differences of a few thousandths may be chance. All have 0.62 to 0.70 million
 weights; UNet3d with 8 channels has 0.63. A step with residual units, which the spleen tutorial has,
 teaches about as much and takes 1.5 to 2.2 times as long. Channels last makes a step 1.4 times
-faster with residual units, and 1.07 times slower without. A cosine schedule was not tried.
+faster with residual units, and 1.07 times slower without. For ten minutes on a core each, at the
+same time, the first of them was raced at its constant rate and with 3e-3 and a cosine that ends
+with the race; the second was ahead at most moments, and so it is what ours meets. Dice after 1, 2,
+5 and 10 minutes:
+
+    1e-3, constant               0.972  0.977  0.981  0.9833
+    3e-3, cosine                 0.968  0.978  0.981  0.9836
 """
 
 import json
@@ -39,8 +45,8 @@ SETTINGS = {
     "channels": [16, 32, 48, 64, 96],
     "residual_units": 0,
     "norm": "INSTANCE",
-    "lr": 1e-3,
-    "schedule": "constant",
+    "lr": 3e-3,
+    "schedule": "cosine",
     "channels_last": False,
 }
 
