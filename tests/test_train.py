@@ -92,8 +92,12 @@ class TestWhatIsWritten:
         project.train(epochs=4, lr=0.01)
         dice = [row["validation/dice"] for row in project.last.history]
         best = load_checkpoint(project.models / "best.pt")
-        assert best.epoch == max(range(4), key=lambda epoch: (dice[epoch], epoch)) + 1
+        assert best.epoch == dice.index(max(dice)) + 1
         assert best.best_dice == project.last.best_dice == max(dice)
+
+    def test_of_equally_good_epochs_the_first_is_kept(self, project):
+        project.train(epochs=3, lr=1e-30)  # too little to move a weight
+        assert load_checkpoint(project.models / "best.pt").epoch == 1
 
     def test_without_validation_the_last_epoch_is_the_best(self, project):
         ended = project.train(validation_share=0, epochs=1)

@@ -63,7 +63,7 @@ class Keeper:
         self._forget_another_run()
         row = state.history[-1]
         # last.pt comes last: a crash before it repeats the epoch and writes the same files again
-        if state.best_dice in (None, row.get("validation/dice")):
+        if _is_best(state):
             save_checkpoint(self._models / BEST, self._full(state).to_keep())
         least = self._trainer.params.keep_above_iou
         if least is not None and row.get("validation/iou", math.nan) > least:
@@ -92,6 +92,14 @@ class Keeper:
         for stale in (self._models / LAST, self._models / PREVIOUS, *kept):
             stale.unlink(missing_ok=True)
         self._is_fresh = False
+
+
+def _is_best(state: Checkpoint) -> bool:
+    """Whether the last epoch is the first with the best Dice so far; or none has had a Dice."""
+    if state.best_dice is None:
+        return True
+    equals = (row for row in state.history if row.get("validation/dice") == state.best_dice)
+    return next(equals, None) is state.history[-1]
 
 
 def notebook_name(row: Row) -> str:
