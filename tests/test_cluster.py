@@ -149,6 +149,7 @@ class TestWork:
         assert len(list(tmp_path.glob("n*"))) <= begun + 2  # what each worker has at hand
 
 
+@pytest.mark.slow
 class TestLostWorkers:
     def test_the_tasks_of_a_killed_worker_are_done_by_others(self, two_workers, tmp_path):
         names = [f"n{number}" for number in range(8)]
@@ -174,6 +175,7 @@ class TestLostWorkers:
         assert len(results) == len(tasks)
 
 
+@pytest.mark.slow
 class TestClusterErrors:
     def refused(self, address, work=note):
         with pytest.raises(ParamsError) as caught:
@@ -264,6 +266,7 @@ class TestPreprocessing:
 
         return run
 
+    @pytest.mark.slow
     def test_a_worker_killed_midway_costs_no_case_and_changes_no_byte(
         self, two_workers, prepare, tmp_path
     ):

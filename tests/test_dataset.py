@@ -99,6 +99,7 @@ def heard(dataset, method):
     return epochs
 
 
+@pytest.mark.slow
 def test_spawned_workers_give_the_same_and_hear_of_the_next_epoch(root):
     expected = [np.stack([volume for _, volume, _ in by_hand(root, epoch)]) for epoch in (0, 1)]
     assert np.array_equal(heard(make_dataset(root), "spawn"), expected)

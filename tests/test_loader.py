@@ -424,6 +424,7 @@ for number, batch in enumerate(Loader(source, plan, batch_size=2, device=cpu).ep
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_file_behind(kept_root, tmp_path):
     def there():
         # other programs' semaphores come and go beside ours

@@ -161,7 +161,7 @@ def told(problems, case_id):
     return {(p["severity"], p["rule"]) for p in problems if p["case_id"] == case_id}
 
 
-@pytest.mark.parametrize("preset", [None, "liver"])
+@pytest.mark.parametrize("preset", [pytest.param(None, marks=pytest.mark.slow), "liver"])
 def test_all_five_are_prepared_and_the_odd_ones_doubted(prepare, params_file, preset):
     ended, store, problems = prepare(params_file(preset=preset))
     assert ended.exit_code == 0, ended.output
@@ -183,6 +183,7 @@ def test_all_five_are_prepared_and_the_odd_ones_doubted(prepare, params_file, pr
         assert kept == pytest.approx(info.liver_ml, rel=0.1)
 
 
+@pytest.mark.slow
 def test_slices_no_scan_has_explain_all_five_and_exit_2(prepare, params_file):
     ended, _, problems = prepare(params_file(preset="notebook"))
     assert ended.exit_code == 2
@@ -193,6 +194,7 @@ def test_slices_no_scan_has_explain_all_five_and_exit_2(prepare, params_file):
     assert "has 78 slices; crop: slices asks for [250, 300)" in skipped[0]["fact"]
 
 
+@pytest.mark.slow
 def test_the_notebook_with_slices_they_have_prepares_those_that_have_them(prepare, params_file):
     params = params_file({"preprocess.slices": [20, 70]}, preset="notebook")
     ended, store, problems = prepare(params)

@@ -156,7 +156,7 @@ class TestResumingEqualsNeverStopping:
         assert never.train(**changes).exit_code == 0
         assert_same_run(killed, never)
 
-    @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+    @pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.slow)])
     def test_after_stops_in_the_middle_of_an_epoch(self, twins, optimizer):
         stopped, never = twins
         changes = HARD | {"optimizer": optimizer, "epochs": 1}

@@ -163,6 +163,7 @@ class TestKilled:
         assert not list(tmp_path.rglob(f"{PARTIAL}*"))
         assert len(CaseStore(tmp_path / "cases").case_ids) == len(self.CASES)
 
+    @pytest.mark.slow
     def test_a_case_whose_workers_are_killed_is_named_and_the_others_stay(
         self, command, write_dataset, write_case, tmp_path
     ):
