@@ -13,14 +13,14 @@ from pipeline.command import command, device_option, params_option, place_option
 from pipeline.params import read_params
 from pipeline.version import liver3d_version
 from stages.evaluate.run import Model, run
-from stages.evaluate.scores import CaseScores, summarise
+from stages.evaluate.scores import CaseScores
+from stages.evaluate.summary import summarise
+from stages.evaluate.tables import case_lines, mean_line
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from stages.train.device import choose_device, network_on_hu
 from stages.train.memory import explained_shortage
 from stages.train.split import Split
 from stages.train.watch.picture import curves_picture
-
-SHOWN = 12  # cases in the printed table, the worst ones
 
 
 @command
@@ -102,20 +102,10 @@ def _text(section: dict[str, Any], *names: str) -> str:
 
 
 def _print(scores: list[CaseScores], report: Path) -> None:
-    click.echo(f"{'case':24}{'role':12}{'Dice':>8}{'HD95 mm':>10}{'volume ml':>11}{'error ml':>10}")
-    for score in scores[:SHOWN]:
-        click.echo(
-            f"{score.case_id[:23]:24}{score.role:12}{score.dice:8.4f}{score.hd95_mm:10.1f}"
-            f"{score.volume_ml:11.0f}{score.volume_error_ml:+10.0f}"
-        )
-    if len(scores) > SHOWN:
-        click.echo(f"… and {len(scores) - SHOWN} better ones")
+    for line in case_lines(scores):
+        click.echo(line)
     tests = [score for score in scores if score.role == "test"] or scores
-    dice = summarise(tests)["dice"]
-    if dice["mean"] is None:
-        click.echo(f"no Dice is defined: {len(tests)} cases without liver, found and true")
-    else:
-        click.echo(f"mean Dice {dice['mean']:.4f}, median {dice['median']:.4f}, {len(tests)} cases")
+    click.echo(mean_line(summarise(tests)))
     click.echo(f"report: {report}")
 
 

@@ -81,6 +81,21 @@ def ball(shape_zyx, centre_zyx, radius):
     return sum(squares) <= radius**2
 
 
+def block(*, start=(2, 2, 2), stop=(8, 8, 8), shape=(10, 12, 14)):
+    """A mask of one cuboid."""
+    mask = np.zeros(shape, np.uint8)
+    mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = 1
+    return mask
+
+
+def voxels(*places, shape=(10, 12, 14)):
+    """A mask of single voxels."""
+    mask = np.zeros(shape, np.uint8)
+    for place in places:
+        mask[place] = 1
+    return mask
+
+
 def ball_case(case_id, *, shape_zyx=SHAPE_ZYX, seed=0, patient_id=None):
     """A prepared case with its liver somewhere inside; the same seed gives the same case."""
     rng = np.random.default_rng((seed, 30))

@@ -1,4 +1,4 @@
-"""How far two masks overlap: Dice, IoU and accuracy, all from four voxel counts."""
+"""How far two masks overlap: Dice, IoU and their kin, all from four voxel counts."""
 
 import math
 from dataclasses import dataclass
@@ -44,6 +44,16 @@ class Overlap:
         """TP / (TP + FP + FN), 0 to 1. NaN if both masks are empty, 0 if one is."""
         either = self.true_positive + self.false_positive + self.false_negative
         return _ratio(self.true_positive, either)
+
+    @property
+    def sensitivity(self) -> float:
+        """TP / (TP + FN), 0 to 1: the share of the truth that was found. NaN if there is none."""
+        return _ratio(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP), 0 to 1: the share of the prediction that is true. NaN if it is empty."""
+        return _ratio(self.true_positive, self.true_positive + self.false_positive)
 
     @property
     def accuracy(self) -> float:

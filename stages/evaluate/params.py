@@ -11,3 +11,4 @@ class EvaluateParams(BaseModel, frozen=True, extra="forbid"):
     cases: Literal["test", "all"]
     scope: Literal["volume", "box"]  # score the whole source grid, or the prepared box alone
     overlap: Annotated[float, Field(ge=0, lt=1)]  # of the sliding window's patches
+    tolerance_mm: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # of surface Dice

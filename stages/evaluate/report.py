@@ -24,7 +24,7 @@ class Report:
 
     Attributes:
         facts: pairs of a name and a value, in the order to show: model, parameters, data.
-        summary: what ``scores.summarise`` made of the cases that count.
+        summary: what ``summarise`` made of the cases that count.
         scores: all cases of the table, in any order.
         curves: PNG of the training's curves.
         pictures: the cases to show, each with its PNG, in any order.

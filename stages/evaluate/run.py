@@ -15,14 +15,9 @@ from stages.evaluate.params import EvaluateParams
 from stages.evaluate.pictures import case_picture
 from stages.evaluate.report import Report, write_report
 from stages.evaluate.restore import THRESHOLD, inside_box, restore_mask
-from stages.evaluate.scores import (
-    CaseScores,
-    score_case,
-    summarise,
-    worst_first,
-    write_cases_csv,
-    write_metrics_json,
-)
+from stages.evaluate.scores import CaseScores, score_case, worst_first
+from stages.evaluate.summary import summarise
+from stages.evaluate.tables import write_cases_csv, write_metrics_json
 from stages.evaluate.window import Network, Probability, liver_probability
 
 MASK_ENDING = ".nii.gz"
@@ -142,6 +137,7 @@ def _score(evaluation: Evaluation, case_id: str, probability: Probability) -> Ca
         evaluation.model.roles.get(case_id, "test"),
         prediction=(prediction, info.source_grid),
         truth=(_truth(evaluation, info), info.source_grid),
+        tolerance_mm=evaluation.params.tolerance_mm,
     )
 
 
