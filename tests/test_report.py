@@ -12,7 +12,8 @@ from PIL import Image
 
 from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, case_picture
 from stages.evaluate.report import Report, number, signed, write_report
-from stages.evaluate.scores import CaseScores, summarise
+from stages.evaluate.scores import CaseScores
+from stages.evaluate.summary import summarise
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -62,7 +63,11 @@ def scores_of(case_id="c1", role="test", **values):
     usual = {
         "dice": 0.9123,
         "iou": 0.8,
+        "sensitivity": 0.85,
+        "precision": 0.95,
         "hd95_mm": 4.04,
+        "assd_mm": 1.5,
+        "surface_dice": 0.7,
         "volume_ml": 1500.0,
         "reference_volume_ml": 1450.0,
         "volume_error_ml": 50.0,
