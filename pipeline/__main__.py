@@ -6,6 +6,7 @@ COMMANDS = {
     "verify": "re-check the store; --deep every byte, --repair from the source",
     "train": "train UNet3d on the store",
     "evaluate": "score the model on the source grid and write the report",
+    "score": "score masks of any origin against labels",
     "predict": "segment the liver in one CT",
     "configure": "write params.yaml from a preset, for your own folder",
 }
