@@ -8,6 +8,7 @@ COMMANDS = {
     "evaluate": "score the model on the source grid and write the report",
     "score": "score masks of any origin against labels",
     "predict": "segment the liver in one CT",
+    "export": "turn a model into a bundle for deployment: ONNX, parameters, model card",
     "configure": "write params.yaml from a preset, for your own folder",
 }
 

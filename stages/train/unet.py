@@ -151,7 +151,8 @@ class UNet3d(nn.Module):
         Raises:
             ValueError: a side is below 16 voxels.
         """
-        if min(volume.shape[2:]) < SMALLEST_SIDE:
+        # side by side: min() would tie them to each other where torch.export traces them
+        if any(side < SMALLEST_SIDE for side in volume.shape[2:]):
             sides = "·".join(str(side) for side in volume.shape[2:])
             raise ValueError(f"UNet3d needs {SMALLEST_SIDE} voxels on every axis, got {sides}")
         level1 = self.conv(volume)

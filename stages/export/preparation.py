@@ -1,0 +1,46 @@
+"""``preparation.json`` of a bundle: what is to be done with a CT before and after the graph."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from cache.grid import Triple
+
+FILE = "preparation.json"
+VERSION = 1
+
+GraphName = Literal["model.onnx", "model.pt2"]
+
+
+class GraphFile(BaseModel, frozen=True):
+    """The graph, and what goes in and comes out."""
+
+    file: GraphName
+    sha256: str
+    input: str = "hu: float32 (batch, 1, depth, height, width), Hounsfield units, not yet windowed"
+    output: str = "logits: float32 (batch, 2, depth, height, width)"
+    smallest_side: int  # voxels; pad smaller volumes with outside_hu
+
+
+class Preparation(BaseModel, frozen=True):
+    """The parameters of the preparation, and what they mean."""
+
+    format_version: int = VERSION
+    graph: GraphFile
+    preprocess: dict[str, Any]  # the section of params.yaml that the training data was made with
+    window_zyx: Triple | None  # of the sliding window, voxels; None: the volume at once
+    overlap: float = 0.5  # of neighbouring windows, as pipeline.predict has it
+    outside_hu: int = -1000  # air, where the window leaves the volume
+    hu_window: tuple[float, float] | None  # for information: the graph does it
+    threshold: float = 0.5  # of the probability of liver, after interpolation to the CT's grid
+    classes: tuple[str, ...] = ("background", "liver")
+    axes: str = "volumes are (Z, Y, X); names end in the order of their values"
+    orientation: str = (
+        "LPS: x grows towards the patient's left, y towards the back, z towards the head"
+    )
+    spacing: str = (
+        "preprocess.spacing_zyx_mm is the distance of voxel centres in mm; a side has"
+        " round(extent / spacing) voxels, at least one, over the same outer extent;"
+        " null leaves an axis as it is"
+    )
+    outside_box: str = "what the crop leaves out is background"
