@@ -60,4 +60,5 @@ def gaussian(window: list[int]) -> NDArray[np.float32]:
     for side in window:
         places = np.arange(side) - (side - 1) / 2
         weight = weight[..., None] * np.exp(-0.5 * (places / (side / 8)) ** 2)
-    return np.maximum(weight[0], 1e-3).astype(np.float32)
+    highest: NDArray[np.float32] = np.maximum(weight[0], 1e-3).astype(np.float32)
+    return highest

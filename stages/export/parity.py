@@ -20,8 +20,8 @@ OVERLAP = 0.5  # of the windows, as pipeline.predict has it
 THRESHOLD = 0.5
 # What may differ: float32 rounds otherwise in another order of adding up. Measured figures are in
 # docs/decisions/0016-export.md.
-MOST_PROBABILITY = 1e-3
-MOST_LOGITS = 1e-3  # of the largest logit, or of one where all are smaller
+MOST_PROBABILITY = 1e-4
+MOST_LOGITS = 1e-4  # of the largest logit, or of one where all are smaller
 LEAST_DICE = 0.999
 
 
