@@ -50,7 +50,7 @@ def open_graph(tmp_path_factory):
     def run(of, hu_window):
         path = tmp_path_factory.mktemp("graph") / "model.onnx"
         write_onnx(path, of, hu_window)
-        session = onnxruntime.InferenceSession(path)
+        session = onnxruntime.InferenceSession(str(path))
         return lambda hu: session.run(["logits"], {"hu": hu})[0]
 
     return run

@@ -55,7 +55,9 @@ class Bundle:
         runtime = required("onnxruntime")
         providers = _providers(runtime, device)
         try:
-            session = runtime.InferenceSession(self.path, _options(runtime), providers=providers)
+            session = runtime.InferenceSession(
+                str(self.path), _options(runtime), providers=providers
+            )
         except Exception as error:  # onnxruntime has a dozen kinds of its own
             reason = str(error).partition("\n")[0]
             fix = 'python -m pip install --upgrade "onnxruntime>=1.17"'

@@ -31,7 +31,7 @@ def liver_probability(volume: NDArray[np.int16]) -> NDArray[np.float32]:
     preparation = json.loads((BUNDLE / "preparation.json").read_text(encoding="utf-8"))
     smallest, overlap = preparation["graph"]["smallest_side"], preparation["overlap"]
     window = preparation["window_zyx"] or [max(smallest, side) for side in volume.shape]
-    session = onnxruntime.InferenceSession(BUNDLE / preparation["graph"]["file"])
+    session = onnxruntime.InferenceSession(str(BUNDLE / preparation["graph"]["file"]))
     missing = [max(w - side, 0) for w, side in zip(window, volume.shape, strict=True)]
     padding = [(n // 2, n - n // 2) for n in missing]
     padded = np.pad(volume.astype(np.float32), padding, constant_values=preparation["outside_hu"])
