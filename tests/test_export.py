@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -137,7 +138,7 @@ class TestParity:
         def nowhere(_):
             return lambda hu: torch.full((len(hu), 2, *hu.shape[2:]), float("nan"))
 
-        with pytest.raises(ModelError, match="differ by nan"):
+        with pytest.raises(ModelError, match=r"logits of random 1·1·16·19·23 differ by nan"):
             export(model, tmp_path / "bundle", cases=cases, open=nowhere)
 
     def test_masks_that_differ_are_told_by_their_dice(self):
@@ -350,6 +351,12 @@ class TestTorch:
         assert names(bundle) == ["README.md", "model.pt2", "parity.json", "preparation.json"]
         assert 'torch.export.load("model.pt2")' in card(bundle)
         assert parity(bundle)["found"]["random"][0]["shape"] == [1, 1, 32, 35, 39]
+
+    def test_nothing_in_it_names_a_place_on_the_machine(self, program, repo):
+        with zipfile.ZipFile(program[1] / "model.pt2") as archive:
+            for name in archive.namelist():
+                assert str(repo).encode() not in archive.read(name), name
+                assert b"site-packages" not in archive.read(name), name
 
     def test_liver3d_does_not_run_it(self, program):
         with pytest.raises(ModelError, match="--to onnx"):

@@ -47,6 +47,9 @@ def write_program(path: Path, network: UNet3d, hu_window: tuple[float, float] | 
         (torch.zeros(EXAMPLE),),
         dynamic_shapes=({0: Dim("batch"), **sides},),
     )
+    for node in program.graph.nodes:
+        # where in whose files each line of the network stands
+        node.meta.pop("stack_trace", None)
     torch.export.save(program, path)
 
 
