@@ -20,6 +20,7 @@ from project import all_files
 from stages.evaluate.window import liver_probability
 from stages.export.bundle import read_bundle
 from stages.export.card import DASH
+from stages.export.cases import training_cases
 from stages.export.form import FORMS
 from stages.export.graph import write_onnx
 from stages.export.parity import compared
@@ -264,7 +265,13 @@ class TestCard:
         assert "| patients | 5 | 1 | 2 | | cases | 5 | 1 | 2 |" in text
         assert "5.00 to 5.00, 4.00 to 4.00, 3.00 to 3.00 mm between voxel centres" in text
 
-    def test_of_data_that_changed_since_it_counts_patients_alone(self, other):
+    def test_a_store_that_changed_since_says_nothing_of_the_training(self, model, cases):
+        checkpoint = load_checkpoint(model)
+        digest = CaseStore(cases).manifest.digest
+        assert training_cases(cases, checkpoint) is None
+        assert training_cases(cases, replace(checkpoint, data_digest=digest)).counts["train"] == 5
+
+    def test_without_the_training_data_it_counts_patients_alone(self, other):
         assert "| patients | 2 | 1 | 0 |" in card(other)
         assert "| cases |" not in card(other)
         assert "was not at hand" in card(other)
