@@ -70,26 +70,6 @@ def read_params(path: Path) -> Params:
         raise ParamsError(path, "\n  ".join(facts), FIX.format(path=path)) from None
 
 
-def preparation_of(fields: dict[str, Any], where: Path, *, made: str, fix: str) -> PreprocessParams:
-    """The ``preprocess`` section that a store or a model was made with.
-
-    Args:
-        fields: what it holds of that section.
-        where: the store or the model.
-        made: the words for how it was made.
-        fix: what to do if another version of liver3d wrote it.
-
-    Raises:
-        ParamsError: it has parameters that this version does not know, or lacks some.
-    """
-    try:
-        return PreprocessParams.model_validate(fields)
-    except ValidationError as error:
-        names = ", ".join(str(fault["loc"][0]) for fault in error.errors() if fault["loc"])
-        fact = f"{made} with parameters this liver3d does not know: {names}"
-        raise ParamsError(where, fact, fix) from error
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         fix = "run it where params.yaml is, or name one with --params"

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from pipeline.command import PathType, command, device_option
-from pipeline.params import preparation_of
 from stages.evaluate.export import require_ending, write_mask
 from stages.evaluate.restore import restore_mask
 from stages.evaluate.window import liver_probability
 from stages.preprocess.inspect import ct_to_predict
+from stages.preprocess.params import preparation_of
 from stages.preprocess.prepare import prepare_volume
 from stages.train.checkpoints.checkpoint import load_checkpoint
 from stages.train.device import choose_device, network_on_hu

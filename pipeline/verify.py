@@ -10,10 +10,11 @@ from cache.files import remove
 from cache.manifest import Manifest, read_manifest
 from cache.verify import Damage, unlisted, verify_store
 from pipeline.command import PathType, command, params_option, place_option
-from pipeline.params import Params, preparation_of, read_params
+from pipeline.params import Params, read_params
 from pipeline.preprocess import end_badly, sources_of
 from stages.machine import processors
 from stages.preprocess.journal import only_writer, shortcuts_of
+from stages.preprocess.params import preparation_of
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.run import Sources, run, run_again
 from stages.preprocess.tell import Summary

@@ -7,7 +7,7 @@ Pillow's BILINEAR and torch's antialiased bilinear do. docs/decisions/0008-resiz
 measurement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -23,18 +23,37 @@ Numbers = NDArray[Any]
 HALF = 0.5 - 1e-6  # float32 sums of weights may miss the half by so much
 
 
-def resize_linear(volume: Numbers, shape_zyx: Triple) -> Floats:
-    """A (Z, Y, X) array of numbers on another shape, float32, anti-aliased where it shrinks."""
-    resized = np.empty(shape_zyx, np.float32)
-    for number, plane in enumerate(_planes(volume, shape_zyx)):
-        resized[number] = plane
-    return resized
+def resize_planes(planes: Iterable[Numbers], depth: int, shape_zyx: Triple) -> Iterator[Floats]:
+    """The slices of a volume on another shape, one after the other.
+
+    Only the old slices that the next new one is made of are held resized, so that a whole volume
+    of floats never is.
+
+    Args:
+        planes: the old slices, (Y, X), from the first to the last; a (Z, Y, X) array is such.
+        depth: how many they are.
+        shape_zyx: the new shape.
+
+    Yields:
+        float32 (Y, X), anti-aliased where it shrinks; to be read only.
+    """
+    along = weights(depth, shape_zyx[0])
+    coming, held = enumerate(planes), dict[int, Floats]()
+    for number in range(shape_zyx[0]):
+        row = slice(along.indptr[number], along.indptr[number + 1])
+        needed = along.indices[row]
+        held = {index: held[index] for index in needed if index in held}
+        while needed[-1] not in held:
+            index, plane = next(coming)
+            if index >= needed[0]:
+                held[index] = _resized_slice(plane, shape_zyx[1:])
+        yield _sum(held, needed, along.data[row])
 
 
 def resize_volume(volume: NDArray[np.int16], shape_zyx: Triple) -> NDArray[np.int16]:
     """A (Z, Y, X) int16 array on another shape, rounded; anti-aliased where it shrinks."""
     resized = np.empty(shape_zyx, np.int16)
-    for number, plane in enumerate(_planes(volume, shape_zyx)):
+    for number, plane in enumerate(resize_planes(volume, len(volume), shape_zyx)):
         np.rint(plane, out=resized[number], casting="unsafe")
     return resized
 
@@ -48,14 +67,9 @@ def resize_mask(mask: Mask, shape_zyx: Triple) -> Mask:
     if mask.shape == shape_zyx:
         return np.ascontiguousarray(mask)
     resized = np.empty(shape_zyx, np.uint8)
-    for number, plane in enumerate(_planes(mask, shape_zyx)):
+    for number, plane in enumerate(resize_planes(mask, len(mask), shape_zyx)):
         np.greater_equal(plane, HALF, out=resized[number].view(bool))
     return resized
-
-
-def resize_depth(volume: Numbers, depth: int) -> Floats:
-    """A (Z, Y, X) array with another number of slices, float32; slices keep their shape."""
-    return resize_linear(volume, (depth, volume.shape[1], volume.shape[2]))
 
 
 def resize_slice(plane: Numbers, shape_yx: tuple[int, int]) -> Floats:
@@ -95,25 +109,6 @@ def weights(old: int, new: int) -> Any:
         values += (triangle[kept] / triangle.sum()).tolist()
     shares = np.array(values, np.float32)
     return sparse.csr_matrix((shares, (rows, columns)), shape=(new, old))
-
-
-def _planes(volume: Numbers, shape_zyx: Triple) -> Iterator[Floats]:
-    """The slices of the resized volume, one after the other.
-
-    Only the old slices that the next new one is made of are held resized, so that a whole volume
-    of floats never is.
-    """
-    depth, rows, columns = shape_zyx
-    along = weights(volume.shape[0], depth)
-    held: dict[int, Floats] = {}
-    for number in range(depth):
-        row = slice(along.indptr[number], along.indptr[number + 1])
-        needed = along.indices[row]
-        held = {index: held[index] for index in needed if index in held}
-        for index in needed:
-            if index not in held:
-                held[index] = _resized_slice(volume[index], (rows, columns))
-        yield _sum(held, needed, along.data[row])
 
 
 def _resized_slice(plane: Numbers, shape_yx: tuple[int, int]) -> Floats:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from stages.resize import resize_depth, resize_linear, resize_mask, resize_slice
+from stages.resize import resize_mask, resize_planes, resize_slice, resize_volume
 
 shapes_zyx = st.tuples(*[st.integers(1, 12)] * 3)
 SHAPES_YX = [(17, 13), (50, 61), (20, 96), (23, 31), (1, 40)]  # from (23, 31): both, grow, mixed
@@ -17,6 +17,11 @@ def noise_hu(*shape, seed=0):
     """Random HU over the whole range of a CT: no smoothness that would forgive a shift."""
     rng = np.random.default_rng((seed, 30))
     return rng.integers(-1024, 3072, shape).astype(np.int16)
+
+
+def resized(volume, shape_zyx):
+    """A volume on another shape, from its slices."""
+    return np.array(list(resize_planes(volume, len(volume), shape_zyx)))
 
 
 def torch_resized(planes, shape_yx):
@@ -38,7 +43,7 @@ def test_the_depth_equals_torch_antialiased_bilinear_within_1_hu(depth):
     volume = noise_hu(10, 6, 7)
     # the slices as rows: torch has this antialiasing in two dimensions alone
     expected = torch_resized(volume.transpose(1, 0, 2), (depth, 7)).transpose(1, 0, 2)
-    assert np.abs(resize_depth(volume, depth) - expected).max() < 1
+    assert np.abs(resized(volume, (depth, 6, 7)) - expected).max() < 1
 
 
 @pytest.mark.parametrize("shape_zyx", [(4, 9, 6), (21, 15, 40), (4, 30, 40), (25, 6, 8)])
@@ -46,9 +51,9 @@ def test_a_volume_equals_torch_in_plane_and_then_in_depth(shape_zyx):
     volume = noise_hu(10, 14, 18)
     in_plane = torch_resized(volume, shape_zyx[1:])
     in_depth = torch_resized(in_plane.transpose(1, 0, 2), (shape_zyx[0], shape_zyx[2]))
-    resized = resize_linear(volume, shape_zyx)
-    assert resized.shape == shape_zyx
-    assert np.abs(resized - in_depth.transpose(1, 0, 2)).max() < 1
+    found = resized(volume, shape_zyx)
+    assert found.shape == shape_zyx
+    assert np.abs(found - in_depth.transpose(1, 0, 2)).max() < 1
 
 
 def test_halving_averages_and_does_not_pick():
@@ -65,32 +70,54 @@ def test_doubling_a_ramp_is_linear_between_the_old_centres():
 
 @given(shapes_zyx, shapes_zyx, st.integers(-1024, 3071))
 def test_a_constant_stays_constant(old, new, hu):
-    resized = resize_linear(np.full(old, hu, np.int16), new)
-    assert resized.shape == new
-    assert resized.dtype == np.float32
-    np.testing.assert_allclose(resized, hu, atol=0.01)
+    found = resized(np.full(old, hu, np.int16), new)
+    assert found.shape == new
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, hu, atol=0.01)
 
 
 @given(shapes_zyx, shapes_zyx, st.integers(0, 99))
 def test_no_value_goes_beyond_the_old_ones(old, new, seed):
     volume = noise_hu(*old, seed=seed)
-    resized = resize_linear(volume, new)
-    assert resized.min() >= volume.min() - 0.01
-    assert resized.max() <= volume.max() + 0.01
+    found = resized(volume, new)
+    assert found.min() >= volume.min() - 0.01
+    assert found.max() <= volume.max() + 0.01
 
 
 @given(shapes_zyx, st.integers(0, 99))
 def test_the_same_shape_changes_nothing(shape, seed):
     volume = noise_hu(*shape, seed=seed)
-    np.testing.assert_array_equal(resize_linear(volume, shape), volume)
+    np.testing.assert_array_equal(resized(volume, shape), volume)
 
 
 @given(shapes_zyx, shapes_zyx, st.integers(0, 2), st.integers(0, 99))
 def test_flipping_before_equals_flipping_after(old, new, axis, seed):
     volume = noise_hu(*old, seed=seed)
-    before = resize_linear(np.flip(volume, axis), new)
+    before = resized(np.flip(volume, axis), new)
     # half a sum of weights is rounded to float32 in another order
-    np.testing.assert_allclose(before, np.flip(resize_linear(volume, new), axis), atol=0.02)
+    np.testing.assert_allclose(before, np.flip(resized(volume, new), axis), atol=0.02)
+
+
+@given(shapes_zyx, shapes_zyx, st.integers(0, 99))
+def test_a_volume_is_its_resized_slices_rounded(old, new, seed):
+    volume = noise_hu(*old, seed=seed)
+    np.testing.assert_array_equal(resize_volume(volume, new), np.rint(resized(volume, new)))
+
+
+@given(shapes_zyx, shapes_zyx)
+def test_slices_are_asked_for_in_order_and_no_sooner_than_they_are_needed(old, new):
+    asked = []
+
+    def slices():
+        for number in range(old[0]):
+            asked.append(number)
+            yield np.zeros(old[1:], np.float32)
+
+    scale = old[0] / new[0]
+    for number, _ in enumerate(resize_planes(slices(), old[0], new)):
+        # the triangle around a new slice's centre ends so far before the next old slice's
+        assert len(asked) <= (number + 0.5) * scale + max(scale, 1) + 1
+    assert asked == list(range(old[0]))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.inferers.utils import sliding_window_inference
 
-from stages.evaluate.window import liver_probability
+from cache.case import AIR_HU
+from stages.evaluate.window import Windows, liver_of, liver_probability, probability_planes
 
 CPU = torch.device("cpu")
 
@@ -137,6 +139,51 @@ def test_overlapping_patches_are_blended_and_the_middle_of_a_patch_counts_most()
     assert line[16:] == pytest.approx(np.ones(8), abs=1e-6)
     assert (np.diff(line[7:17]) > 0).all()
     assert line[11] + line[12] == pytest.approx(1, abs=1e-6)
+
+
+class Neighbours:
+    """Logits of a network whose answer depends on what lies around a voxel, and on the border."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv3d(1, 2, 3, padding=1)
+
+    def __call__(self, hu):
+        return self.layer(hu / 100)
+
+
+@settings(max_examples=40)
+@given(shapes, windows, overlaps)
+def test_the_window_is_monais(shape, window, overlap):
+    volume, network = random_volume(shape), Neighbours()
+    with torch.inference_mode():
+        expected = sliding_window_inference(
+            torch.from_numpy(volume)[None, None].float(),
+            roi_size=window,
+            sw_batch_size=1,
+            predictor=lambda patch: network(patch).softmax(dim=1)[:, 1:],
+            overlap=overlap,
+            mode="gaussian",
+            cval=AIR_HU,
+        )
+    probability = predict(volume, network, window_zyx=window, overlap=overlap)
+    np.testing.assert_allclose(probability, expected[0, 0].numpy(), atol=2e-6)
+
+
+@given(shapes, windows, overlaps)
+def test_the_number_of_windows_is_known_beforehand(shape, window, overlap):
+    recorder = Recorder()
+    predict(random_volume(shape), recorder, window_zyx=window, overlap=overlap)
+    assert len(recorder.seen) == Windows.over(shape, window, overlap).count
+
+
+def test_planes_come_as_soon_as_no_later_window_touches_them():
+    recorder = Recorder()
+    windows = Windows.over((40, 16, 16), (16, 16, 16), 0.5)  # they begin at 0, 8, 16 and 24
+    volume = random_volume((40, 16, 16))
+    planes = probability_planes(liver_of(recorder), volume, windows, device=CPU)
+    shown = [len(recorder.seen) for _ in planes]
+    assert shown == [1] * 8 + [2] * 8 + [3] * 8 + [4] * 16
 
 
 def test_no_gradient_is_kept():

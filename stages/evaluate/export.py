@@ -1,13 +1,16 @@
-"""Writing a mask as an image file in the CT's geometry."""
+"""Writing a mask or a probability as an image file in the CT's geometry."""
 
 from pathlib import Path
+from typing import Any
 
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+from numpy.typing import NDArray
 
 from cache.case import Mask
 from cache.errors import DataError
 from cache.files import replacing
 from cache.grid import Grid
+from stages.evaluate.window import Probability
 
 # One file with all of the geometry. Others lose it (png, tif), need a second file beside (mhd,
 # hdr), which replacing() would leave under its temporary name, or crash the process (dcm).
@@ -20,9 +23,20 @@ def require_ending(path: Path) -> None:
     Raises:
         DataError: names the endings there are.
     """
-    if not path.name.endswith(ENDINGS):
+    if not has_ending(path):
         fix = "give an --out that ends in .nii.gz"
         raise DataError(path, f"has none of the endings {', '.join(ENDINGS)}", fix)
+
+
+def has_ending(path: Path) -> bool:
+    """Whether a name's ending is a format for masks."""
+    return path.name.endswith(ENDINGS)
+
+
+def beside(path: Path, words: str, ending: str | None = None) -> Path:
+    """The path beside a mask's with some words after its name, and its ending or another."""
+    own = next(each for each in ENDINGS if path.name.endswith(each))
+    return path.with_name(f"{path.name.removesuffix(own)}{words}{ending or own}")
 
 
 def write_mask(path: Path, mask: Mask, grid: Grid) -> None:
@@ -36,8 +50,33 @@ def write_mask(path: Path, mask: Mask, grid: Grid) -> None:
     Raises:
         DataError: no format for masks has this ending, or it cannot be written there.
     """
+    _write(path, mask, grid)
+
+
+def write_probability(path: Path, probability: Probability, grid: Grid) -> None:
+    """Write a probability as ``write_mask`` writes a mask.
+
+    Args:
+        path: where to; an existing file is replaced, whole or not at all.
+        probability: float32 in [0, 1], array order of the CT's file.
+        grid: the CT's own grid.
+
+    Raises:
+        DataError: no format for masks has this ending, or it cannot be written there.
+    """
+    _write(path, probability, grid)
+
+
+def unwritable(path: Path, error: Exception) -> DataError:
+    """What to say of a file that a library or the disk refused to write."""
+    reason = str(error).strip().splitlines()[-1]
+    fix = "give an --out in a folder that can be written"
+    return DataError(path, f"cannot be written: {reason}", fix)
+
+
+def _write(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
     require_ending(path)
-    image = sitk.GetImageFromArray(mask)
+    image = sitk.GetImageFromArray(voxels)
     image.SetSpacing(grid.spacing_zyx_mm[::-1])
     image.SetOrigin(grid.origin_xyz_mm)
     image.SetDirection(grid.direction)
@@ -45,6 +84,4 @@ def write_mask(path: Path, mask: Mask, grid: Grid) -> None:
         with replacing(path) as partial:
             sitk.WriteImage(image, str(partial), useCompression=True)
     except (RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        fix = "give an --out in a folder that can be written"
-        raise DataError(path, f"cannot be written: {reason}", fix) from error
+        raise unwritable(path, error) from error

@@ -1,8 +1,19 @@
 """The ``preprocess:`` section of params.yaml."""
 
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from cache.errors import ParamsError
 
 # how a data set lies, data.layout
 LayoutName = Literal[
@@ -49,3 +60,23 @@ class PreprocessParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fal
         if self.slices is not None and self.slices[0] >= self.slices[1]:
             raise ValueError(f"slices is {list(self.slices)}; the first must be below the second")
         return self
+
+
+def preparation_of(fields: dict[str, Any], where: Path, *, made: str, fix: str) -> PreprocessParams:
+    """The ``preprocess`` section that a store or a model was made with.
+
+    Args:
+        fields: what it holds of that section.
+        where: the store or the model.
+        made: the words for how it was made.
+        fix: what to do if another version of liver3d wrote it.
+
+    Raises:
+        ParamsError: it has parameters that this version does not know, or lacks some.
+    """
+    try:
+        return PreprocessParams.model_validate(fields)
+    except ValidationError as error:
+        names = ", ".join(str(fault["loc"][0]) for fault in error.errors() if fault["loc"])
+        fact = f"{made} with parameters this liver3d does not know: {names}"
+        raise ParamsError(where, fact, fix) from error
