@@ -1,60 +1,115 @@
-"""``python -m pipeline.predict``: segment the liver in one CT never seen."""
+"""``python -m pipeline.predict``: segment the liver in CTs never seen."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from cache.errors import DataError, ParamsError
 from pipeline.command import PathType, command, device_option
-from stages.evaluate.export import require_ending, write_mask
-from stages.evaluate.restore import restore_mask
-from stages.evaluate.window import liver_probability
-from stages.preprocess.inspect import ct_to_predict
-from stages.preprocess.params import preparation_of
-from stages.preprocess.prepare import prepare_volume
-from stages.train.checkpoints.checkpoint import load_checkpoint
-from stages.train.device import choose_device, network_on_hu
-from stages.train.memory import explained_shortage
+from pipeline.version import liver3d_version
+from stages.predict.dicom_seg import require_highdicom
+from stages.predict.find import Task, find_tasks
+from stages.predict.model import load_ensemble
+from stages.predict.one import Choices, Predictor, predict_one
+from stages.predict.run import Outcome, run
+
+CROPS = {
+    "label": "the model was trained on label crops; there is no label, so the body is taken",
+    "slices": "the model was trained on some slices alone; outside them no liver is predicted",
+}
+
+
+def flag(name: str, text: str) -> Callable[[Any], Any]:
+    """An option that is on or off."""
+    return click.option(f"--{name}", is_flag=True, help=text)
 
 
 @command
-@click.option("--model", type=PathType, default=Path("models/best.pt"), show_default=True)
-@click.option("--ct", type=PathType, required=True, help="The CT: a file, or a DICOM folder.")
-@click.option("--out", type=PathType, required=True, help="The mask, for instance mask.nii.gz.")
-@click.option("--overlap", type=click.FloatRange(0, 0.95), default=0.5, show_default=True)
+@click.option(
+    "--model",
+    "models",
+    type=PathType,
+    multiple=True,
+    default=[Path("models/best.pt")],
+    show_default=True,
+    help="A checkpoint, or a folder of pipeline.export. Several: their mean is taken.",
+)
+@click.option("--ct", type=PathType, required=True, help="A CT, a DICOM folder, or many below one.")
+@click.option("--out", type=PathType, required=True, help="The mask, or the folder for the masks.")
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 0.95),
+    default=0.5,
+    show_default=True,
+    help="Of neighbouring patches, as a share of their side.",
+)
+@flag("tta", "Average over the eight mirrorings of every patch; takes eight times as long.")
+@flag("keep-largest", "Keep the largest connected piece of the mask alone.")
+@flag("fill-holes", "Fill what the mask encloses on all sides.")
+@flag("probabilities", "Also write the probability of liver, <name>_probability.nii.gz.")
+@flag("dicom-seg", "Also write a DICOM segmentation of a DICOM series, <name>.dcm.")
 @device_option
-def main(model: Path, ct: Path, out: Path, overlap: float, device: str) -> None:
-    """Segment the liver in one CT.
+def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: Any) -> None:
+    """Segment the liver in a CT, or in every CT below a folder.
 
     The CT is prepared as the training data was, by the parameters in the model's file. The mask
-    has the CT's size, spacing, origin and direction. Not for clinical use.
+    has the CT's size, spacing, origin and direction. Of a folder, what an earlier run finished is
+    left as it is. Not for clinical use.
     """
-    require_ending(out)
-    chosen = choose_device(device)
-    checkpoint = load_checkpoint(model)
-    fix = "use the liver3d it was trained with, or train it again"
-    preprocess = preparation_of(checkpoint.preprocess, model, made="was trained", fix=fix)
-    if preprocess.crop == "label":
-        click.echo("the model was trained on label crops; there is no label, so the body is taken")
-    if preprocess.crop == "slices":
-        click.echo("the model was trained on some slices alone; outside them no liver is predicted")
-    source, hu, doubts = ct_to_predict(ct)
-    for doubt in doubts:
-        click.echo(f"warning: {ct}: {doubt.fact}")
-    prepared = prepare_volume(source, hu, preprocess)
-    train = checkpoint.params()
-    with explained_shortage(chosen):
-        probability = liver_probability(
-            network_on_hu(checkpoint.network(), train, chosen),
-            prepared.volume,
-            window_zyx=train.patch_zyx,
-            overlap=overlap,
-            device=chosen,
-        )
-    mask = restore_mask(
-        probability, box=prepared.box, source_grid=source.grid, orientation=source.orientation
-    )
-    write_mask(out, mask, source.grid)
-    click.echo(f"liver {mask.sum() * source.grid.voxel_ml:.0f} ml; mask: {out}")
+    chosen = Choices(**choices)
+    tasks, are_many = find_tasks(ct, out)
+    if chosen.dicom_seg:
+        _require_dicom_seg(tasks, are_many=are_many)
+    predictor = Predictor(load_ensemble(models, device), chosen, liver3d_version())
+    crop = predictor.ensemble.preprocess.crop
+    if crop in CROPS:
+        click.echo(CROPS[crop])
+    if are_many:
+        _tell_all(run(tasks, out, predictor), ct, len(tasks))
+    else:
+        predicted = predict_one(tasks[0], predictor)
+        _warn(tasks[0], predicted.warnings)
+        click.echo(f"liver {predicted.liver_ml:.0f} ml; mask: {out}")
+
+
+def _require_dicom_seg(tasks: list[Task], *, are_many: bool) -> None:
+    if not are_many and not tasks[0].is_series:
+        fact = f"{tasks[0].path} is no DICOM series"
+        raise ParamsError("--dicom-seg", fact, "leave it out, or name the folder of a series")
+    require_highdicom()
+
+
+def _tell_all(outcomes: Iterable[Outcome], ct: Path, count: int) -> None:
+    """A line for each CT as soon as it is done, and one for all.
+
+    Raises:
+        DataError: some could not be used.
+    """
+    faults = old = 0
+    for number, outcome in enumerate(outcomes, 1):
+        name = f"{number}/{count} {outcome.task.name}"
+        faults += outcome.fault is not None
+        old += outcome.is_old
+        if outcome.fault is not None:
+            click.echo(f"{name}: not predicted: {_line(outcome.fault)}", err=True)
+        else:
+            _warn(outcome.task, outcome.warnings)
+            click.echo(f"{name}: liver {outcome.liver_ml:.0f} ml{', as before' * outcome.is_old}")
+    click.echo(f"{count - faults - old} predicted, {old} left from an earlier run")
+    if faults:
+        fix = "mend them or take them out of the folder; run again, and the others are left"
+        raise DataError(ct, f"{faults} of {count} CTs could not be predicted", fix)
+
+
+def _warn(task: Task, warnings: list[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {task.path}: {warning}")
+
+
+def _line(fault: DataError) -> str:
+    return f"{fault.where}: {fault.fact}; {fault.fix}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Predicting CTs never seen: models, the CTs found, one after the other."""

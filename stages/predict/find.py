@@ -1,0 +1,119 @@
+"""The CTs that are to be predicted, and the masks they become."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import DataError, SourceError
+from stages.evaluate.export import has_ending, require_ending
+from stages.preprocess.layouts.tree import Tree
+from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content, is_dicom
+
+MASK_ENDING = ".nii.gz"
+PROBABILITY = "_probability"  # stands behind the name of a mask whose probability a file holds
+DICOM_INDEX = "DICOMDIR"  # DICOM by its content, but no image
+
+
+@dataclass(frozen=True)
+class Task:
+    """A CT and where its mask belongs.
+
+    Attributes:
+        name: of the CT, below the folder that was named, with slashes on every system.
+        path: a file, or a folder with a DICOM series.
+        mask: the file to write.
+    """
+
+    name: str
+    path: Path
+    mask: Path
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the CT is a DICOM series."""
+        return self.path.is_dir()
+
+
+def find_tasks(ct: Path, out: Path) -> tuple[list[Task], bool]:
+    """The CT that was named, or those below the folder that was named.
+
+    Args:
+        ct: a file, a folder with the files of a DICOM series, or a folder with any of these below.
+        out: the mask's file of one CT, or the folder for those of several.
+
+    Returns:
+        The tasks sorted by name, and whether ``out`` is a folder: then each mask lies in it as its
+        CT lies in ``ct``.
+
+    Raises:
+        DataError: ``out`` has no ending for a mask, or is one file for several CTs.
+        SourceError: there is no CT.
+    """
+    if not ct.is_dir() or is_series(ct):
+        require_ending(out)
+        return [Task(ct.name, ct, out)], False
+    found = sorted(_below(Tree(ct), ct, os.path.realpath(out)))
+    if not found:
+        fix = "name a CT's file, the folder of a DICOM series, or a folder with CTs"
+        raise SourceError(ct, "holds no CT", fix)
+    if not has_ending(out):
+        return _named(ct, found, out), True
+    if len(found) > 1:
+        raise DataError(out, f"is one mask, but {ct} holds {len(found)} CTs", "name a folder")
+    return [Task(found[0].name, found[0], out)], False
+
+
+def is_series(folder: Path) -> bool:
+    """Whether a folder holds DICOM images, not counting its subfolders."""
+    return _holds_dicom([path for path in sorted(folder.iterdir()) if path.is_file()])
+
+
+def _holds_dicom(files: Sequence[Path]) -> bool:
+    return any(path.name.upper() != DICOM_INDEX and is_dicom(path) for path in files)
+
+
+def _below(tree: Tree, folder: Path, left_out: str) -> Iterator[Path]:
+    """Files and folders that are CTs; of a folder that is one, nothing else is looked at."""
+    listing = tree.listing(folder)
+    if listing.fault is not None:
+        fact = f"cannot be listed ({listing.fault.strerror})"
+        raise SourceError(folder, fact, "let it be read, or take it out of the folder")
+    if _holds_dicom(listing.files):
+        yield folder
+        return
+    yield from (path for path in listing.files if _is_volume(path))
+    for each in listing.folders:
+        if os.path.realpath(each) != left_out:  # masks of an earlier run
+            yield from _below(tree, each, left_out)
+
+
+def _is_volume(path: Path) -> bool:
+    """Whether a file is an image or should be one; what is wrong with it, reading it will say."""
+    try:
+        return path.name.lower().endswith(EXTENSIONS) or extension_by_content(path) is not None
+    except SourceError:
+        return True
+
+
+def _named(ct: Path, found: list[Path], out: Path) -> list[Task]:
+    """A mask for each CT, called as the CT; where two would be called the same, endings stay."""
+    bare = {path: path.relative_to(ct).with_name(_without_ending(path)) for path in found}
+    counts = Counter(str(name).lower() for name in bare.values())
+    tasks = []
+    for path, name in bare.items():
+        own = path.relative_to(ct)
+        is_plain = counts[str(name).lower()] == 1 and not name.name.endswith(PROBABILITY)
+        kept = name if is_plain else own
+        mask = out / kept.with_name(kept.name + MASK_ENDING)
+        tasks.append(Task(own.as_posix(), path, mask))
+    return tasks
+
+
+def _without_ending(path: Path) -> str:
+    """A file's name without the ending of its format; a folder's name as it is."""
+    if path.is_dir():
+        return path.name
+    ending = next((each for each in EXTENSIONS if path.name.lower().endswith(each)), "")
+    return path.name[: len(path.name) - len(ending)] or path.name

@@ -1,0 +1,174 @@
+"""Predicting one CT: read, prepare, network, restore, mend, write."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from cache.case import Volume
+from cache.grid import triple
+from stages.evaluate.export import beside, write_mask, write_probability
+from stages.evaluate.restore import Place, Restored, restore
+from stages.evaluate.window import Probability, Windows, probability_planes
+from stages.predict.average import mean_probability
+from stages.predict.clean import fill_holes, keep_largest
+from stages.predict.dicom_seg import source_slices, write_seg
+from stages.predict.find import PROBABILITY, Task
+from stages.predict.model import Ensemble
+from stages.preprocess.inspect import ct_to_predict
+from stages.preprocess.params import PreprocessParams
+from stages.preprocess.prepare import PREPARE_VERSION, prepare_volume
+
+PREDICT_VERSION = 1  # raise it whenever the same CT, model and choices would give another mask
+NO_SERIES = "is no DICOM series, so no DICOM segmentation is written"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user chose.
+
+    Attributes:
+        overlap: of the sliding window's patches, as a share of their side.
+        tta: average over the eight mirrorings of every patch (test-time augmentation).
+        keep_largest: leave the mask's largest piece alone.
+        fill_holes: fill what the mask encloses.
+        probabilities: write the probability, too.
+        dicom_seg: write a DICOM segmentation of a DICOM series, too.
+    """
+
+    overlap: float = 0.5
+    tta: bool = False
+    keep_largest: bool = False
+    fill_holes: bool = False
+    probabilities: bool = False
+    dicom_seg: bool = False
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What stays the same from CT to CT.
+
+    Attributes:
+        ensemble: the models.
+        choices: what the user chose.
+        version: of liver3d, for DICOM segmentations.
+    """
+
+    ensemble: Ensemble
+    choices: Choices
+    version: str
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over all that decides a mask, apart from the CT."""
+        parts = {
+            "models": self.ensemble.digests,
+            "choices": asdict(self.choices),
+            "versions": [PREPARE_VERSION, PREDICT_VERSION],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A CT as the network sees it, and what is needed to go back.
+
+    Attributes:
+        volume: int16 HU, (Z, Y, X), LPS.
+        place: where it came from.
+        warnings: what is to be doubted about the CT.
+    """
+
+    volume: Volume
+    place: Place
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of a CT.
+
+    Attributes:
+        files: all that was written, the mask last.
+        liver_ml: volume of the mask.
+        warnings: what is to be doubted about the CT.
+    """
+
+    files: list[Path]
+    liver_ml: float
+    warnings: list[str]
+
+
+def predict_one(task: Task, predictor: Predictor) -> Predicted:
+    """Predict a CT and write what was asked for, the mask last.
+
+    Raises:
+        SourceError: the CT cannot be used.
+        DataError: the model's patches do not fit into memory, or a file cannot be written.
+    """
+    choices = predictor.choices
+    slices = source_slices(task.path) if choices.dicom_seg and task.is_series else None
+    prepared = read_prepared(task.path, predictor.ensemble.preprocess)
+    warnings = [*prepared.warnings, *([NO_SERIES] if choices.dicom_seg and slices is None else [])]
+    restored = _restored(prepared, predictor)
+    mask, grid, files = restored.mask, prepared.place.source_grid, []
+    if choices.keep_largest:
+        keep_largest(mask)
+    if choices.fill_holes:
+        fill_holes(mask)
+    if restored.probability is not None:
+        files.append(beside(task.mask, PROBABILITY))
+        write_probability(files[-1], restored.probability, grid)
+    if slices is not None:
+        files.append(beside(task.mask, "", ".dcm"))
+        spacing_mm, model = grid.spacing_zyx_mm[0], _short(predictor.ensemble)
+        write_seg(
+            files[-1], mask, slices, spacing_mm=spacing_mm, version=predictor.version, model=model
+        )
+    write_mask(task.mask, mask, grid)
+    liver_ml = float(np.count_nonzero(mask)) * grid.voxel_ml
+    return Predicted([*files, task.mask], liver_ml, warnings)
+
+
+def read_prepared(path: Path, params: PreprocessParams) -> Prepared:
+    """Read a CT and prepare it as the training data was; of the CT as read, nothing is kept.
+
+    Raises:
+        SourceError: it cannot be used.
+    """
+    source, hu, doubts = ct_to_predict(path)
+    cut = prepare_volume(source, hu, params)
+    place = Place(cut.box, source.grid, source.orientation)
+    return Prepared(cut.volume, place, [doubt.fact for doubt in doubts])
+
+
+def network_planes(volume: Volume, ensemble: Ensemble, choices: Choices) -> Iterator[Probability]:
+    """The models' mean probability of liver on the prepared grid, plane by plane, with a bar."""
+    windows = Windows.over(triple(volume.shape), ensemble.window_zyx, choices.overlap)
+    networks = [model.network for model in ensemble.models]
+    mean = mean_probability(networks, is_mirrored=choices.tta)
+    with tqdm(total=windows.count, desc="patches", leave=False, disable=None) as bar:
+
+        def predict(patch: Tensor) -> Tensor:
+            probability = mean(patch)
+            bar.update()
+            return probability
+
+        yield from probability_planes(predict, volume, windows, device=ensemble.device)
+
+
+def _restored(prepared: Prepared, predictor: Predictor) -> Restored:
+    choices = predictor.choices
+    planes = network_planes(prepared.volume, predictor.ensemble, choices)
+    depth = len(prepared.volume)
+    return restore(planes, depth, prepared.place, with_probability=choices.probabilities)
+
+
+def _short(ensemble: Ensemble) -> str:
+    """What tells the models from others, in the 64 characters that DICOM gives it."""
+    return "+".join(digest[:12] for digest in ensemble.digests)[:64]
