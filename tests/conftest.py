@@ -25,7 +25,9 @@ from cache.writer import write_case as write_prepared
 from project import Project
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.policy import RulesParams
-from tiny import one_thread, write_balls
+from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
+from stages.train.unet import UNet3d
+from tiny import PREPROCESS, TRAIN, one_thread, write_balls
 
 # the same examples in every run, however slow the machine
 settings.register_profile("liver3d", deadline=None, derandomize=True)
@@ -293,3 +295,27 @@ def copied(trained, tmp_path):
     """A copy of the trained project, to be changed."""
     shutil.copytree(trained.root, tmp_path / "copy")
     return Project(tmp_path / "copy", trained.cases)
+
+
+@pytest.fixture
+def write_model(tmp_path):
+    """Save a network, untrained by default; it predicts whole volumes unless told otherwise."""
+
+    def write(network=None, *, name="best.pt", train=None, preprocess=None):
+        checkpoint = Checkpoint(
+            run_key="k",
+            epoch=1,
+            best_dice=None,
+            history=[],
+            seed=1,
+            split={"train": [], "validation": [], "test": []},
+            train={**TRAIN, "patch_zyx": None, **(train or {})},
+            preprocess={**PREPROCESS, **(preprocess or {})},
+            data_digest="d",
+            model=cpu_state(network or UNet3d(1, 2, 8)),
+            optimizer={},
+        )
+        save_checkpoint(tmp_path / name, checkpoint)
+        return tmp_path / name
+
+    return write

@@ -7,9 +7,7 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from pipeline.predict import main
 from stages.evaluate.overlap import overlap
 from stages.preprocess.inspect import ct_to_predict
-from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
-from stages.train.unet import UNet3d
-from tiny import PREPROCESS, TRAIN, ball, brightness_network, names, python
+from tiny import ball, brightness_network, names, python
 
 SHAPE_ZYX = (22, 26, 30)
 SPACING_XYZ_MM = (3.5, 4.25, 5.5)
@@ -25,30 +23,6 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
-
-
-@pytest.fixture
-def write_model(tmp_path):
-    """Save a network, untrained by default; it predicts whole volumes unless told otherwise."""
-
-    def write(network=None, *, name="best.pt", train=None, preprocess=None):
-        checkpoint = Checkpoint(
-            run_key="k",
-            epoch=1,
-            best_dice=None,
-            history=[],
-            seed=1,
-            split={"train": [], "validation": [], "test": []},
-            train={**TRAIN, "patch_zyx": None, **(train or {})},
-            preprocess={**PREPROCESS, **(preprocess or {})},
-            data_digest="d",
-            model=cpu_state(network or UNet3d(1, 2, 8)),
-            optimizer={},
-        )
-        save_checkpoint(tmp_path / name, checkpoint)
-        return tmp_path / name
-
-    return write
 
 
 @pytest.fixture
