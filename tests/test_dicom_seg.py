@@ -69,7 +69,7 @@ def write(tmp_path):
     def run(folder, mask):
         path = tmp_path / "mask.dcm"
         how = {"spacing_mm": 2.5, "version": "0.1.0", "model": "0123456789ab"}
-        write_seg(path, mask, source_slices(folder), **how)
+        write_seg(path, mask, source_slices(folder)[0], **how)
         return path
 
     return run
@@ -182,11 +182,25 @@ def test_without_liver_every_slice_is_there_and_empty(write_series, write, mask)
     assert not any(frame.any() for frame in frames.values())
 
 
+def test_what_was_taken_out_is_made_up_and_said(write_series, tmp_path, mask):
+    # as anonymisers leave it; the header of the file itself still names the instance
+    gone = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+    folder = write_series(without=gone)
+    slices, doubts = source_slices(folder)
+    assert [doubt for doubt in doubts if "made-up" in doubt] == doubts != []
+    path = tmp_path / "mask.dcm"
+    write_seg(path, mask, slices, spacing_mm=2.5, version="0", model="0")
+    data = dcmread(path)
+    assert data.StudyInstanceUID.is_valid
+    assert data.FrameOfReferenceUID == STUDY["FrameOfReferenceUID"]
+    stated = {dcmread(each).file_meta.MediaStorageSOPInstanceUID for each in folder.iterdir()}
+    assert set(frames_of(path)) < stated
+
+
 @pytest.mark.parametrize(
     ("tags", "fact"),
     [
         ({"without": ("FrameOfReferenceUID",)}, "states no FrameOfReferenceUID"),
-        ({"without": ("StudyInstanceUID",)}, "states no StudyInstanceUID"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "is a Secondary Capture Image Storage"),
     ],
 )

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+import torch
 
 from pipeline.predict import main
 from stages.evaluate.overlap import overlap
 from stages.preprocess.inspect import ct_to_predict
+from stages.train.unet import UNet3d
 from tiny import ball, brightness_network, names, python
 
 SHAPE_ZYX = (22, 26, 30)
@@ -187,3 +189,83 @@ def test_as_a_process_it_prints_one_message_and_no_traceback(write_model, folder
     assert ended.stderr.startswith(f"error: {tmp_path / 'none.nii'}: cannot be opened")
     assert "Traceback" not in ended.stderr
     assert names(folder) == []
+
+
+class TestChoices:
+    @pytest.fixture
+    def found(self, write_model, predict):
+        """Predict with a model that finds what is bright; gives the mask of a CT."""
+        model = write_model(brightness_network(), preprocess={"grid": "keep", "margin_mm": 0.0})
+
+        def run(ct, *args):
+            ended = predict("--model", model, "--ct", ct, "--out", "mask.nii.gz", *args)
+            assert ended.exit_code == 0, ended.output
+            return sitk.GetArrayFromImage(sitk.ReadImage("mask.nii.gz"))
+
+        return run
+
+    @pytest.fixture
+    def odd_ct(self, write_volume):
+        """A ball with a hole in it, and a smaller one apart."""
+        hu = np.full(SHAPE_ZYX, -1000, np.int16)
+        hu[1:21, 2:25, 2:29] = -100
+        hu[LIVER] = 200
+        hu[8, 10, 19] = -100
+        hu[ball(SHAPE_ZYX, (16, 20, 6), 2)] = 200
+        return write_volume("odd.nii.gz", hu, spacing_xyz_mm=SPACING_XYZ_MM, direction=FLIPPED)
+
+    def test_nothing_is_mended_unasked(self, found, odd_ct):
+        assert found(odd_ct).sum() == 515 - 1 + 33
+
+    def test_the_largest_piece_is_kept(self, found, odd_ct):
+        assert found(odd_ct, "--keep-largest").sum() == 515 - 1
+
+    def test_holes_are_filled(self, found, odd_ct):
+        assert found(odd_ct, "--fill-holes").sum() == 515 + 33
+
+    def test_both_leave_one_whole_piece(self, found, odd_ct):
+        np.testing.assert_array_equal(found(odd_ct, "--keep-largest", "--fill-holes"), LIVER)
+
+    def test_mirroring_changes_nothing_for_a_network_without_a_side(self, found, odd_ct):
+        plain = found(odd_ct)
+        np.testing.assert_array_equal(found(odd_ct, "--tta"), plain)
+
+    def test_the_probability_has_the_geometry_of_the_ct_too(self, found, odd_ct, folder):
+        mask = found(odd_ct, "--probabilities")
+        assert names(folder) == ["mask.nii.gz", "mask_probability.nii.gz"]
+        assert geometry("mask_probability.nii.gz") == geometry(odd_ct)
+        image = sitk.ReadImage("mask_probability.nii.gz")
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image) > 0.5, mask == 1)
+
+
+class TestSeveralModels:
+    @pytest.fixture
+    def sure(self, write_model):
+        """Save a network that gives every voxel the same odds of liver."""
+
+        def write(name, odds, **changes):
+            network = UNet3d(1, 2, 8)
+            with torch.no_grad():
+                network.out.conv.weight.zero_()
+                network.out.conv.bias.copy_(torch.tensor([0.0, odds]))
+            return write_model(network, name=name, **changes)
+
+        return write
+
+    def probability(self):
+        image = sitk.ReadImage("mask_probability.nii.gz")
+        return sitk.GetArrayFromImage(image).max()
+
+    def test_their_probabilities_are_averaged(self, sure, write_ct, predict):
+        first, other = sure("a.pt", np.log(0.9 / 0.1)), sure("b.pt", np.log(0.2 / 0.8))
+        models = ("--model", first, "--model", other)
+        predict(*models, "--ct", write_ct(), "--out", "mask.nii.gz", "--probabilities")
+        assert self.probability() == pytest.approx(0.55, abs=1e-6)
+
+    def test_models_of_two_preparations_are_refused(self, sure, write_ct, predict, folder):
+        first, other = sure("a.pt", 0.0), sure("b.pt", 0.0, preprocess={"grid": "keep"})
+        models = ("--model", first, "--model", other)
+        ended = predict(*models, "--ct", write_ct(), "--out", "mask.nii.gz")
+        assert f"{other}: cannot be averaged with {first}: grid is keep, not spacing" in refused(
+            ended, folder
+        )

@@ -249,6 +249,14 @@ class TestAgain:
         predict(models=[model])
         assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
 
+    def test_a_probability_that_is_not_asked_for_any_more_goes_with_its_mask(
+        self, done, predict, tmp_path
+    ):
+        predict("--probabilities")
+        assert "1_probability.nii.gz" in names(tmp_path / "masks")
+        predict()
+        assert names(tmp_path / "masks") == ["0.nii.gz", "1.nii.gz", "2.nii.gz", NAME]
+
     def test_a_fault_is_tried_again(self, done, predict, tmp_path, write_ct):
         (tmp_path / "cts" / "1.nii.gz").write_bytes(b"")
         assert predict().exit_code == 2

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+from pydicom import dcmread
 from ruamel.yaml import YAML
 
 from cache.reader import CaseStore
@@ -19,9 +20,6 @@ from stages.preprocess.params import PreprocessParams
 from stages.preprocess.reading.read import read_ct
 from stages.preprocess.run import Sources
 from stages.preprocess.run import run as run_preprocess
-from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
-from stages.train.unet import UNet3d
-from tiny import PREPROCESS, TRAIN
 
 pytestmark = pytest.mark.realct
 CASE_IDS = ["abdomen-ce", "lits-64", "slab-20", "slab-3", "torso-3mm"]
@@ -291,23 +289,14 @@ class TestLabelOnAnotherGrid:
         assert "holds the very voxels of case dicom" in found["fact"]
 
 
-def test_a_mask_for_a_dicom_folder_is_on_the_grid_of_its_series(realct, run_command, tmp_path):
-    checkpoint = Checkpoint(
-        run_key="k",
-        epoch=1,
-        best_dice=None,
-        history=[],
-        seed=1,
-        split={"train": [], "validation": [], "test": []},
-        train=TRAIN,
-        preprocess={**PREPROCESS, "spacing_zyx_mm": [5.0, 16.0, 16.0]},
-        data_digest="d",
-        model=cpu_state(UNet3d(1, 2, 8)),
-        optimizer={},
+def test_a_mask_for_a_dicom_folder_is_on_the_grid_of_its_series(
+    realct, write_model, run_command, tmp_path
+):
+    model = write_model(
+        train={"patch_zyx": [16, 16, 16]}, preprocess={"spacing_zyx_mm": [5.0, 16.0, 16.0]}
     )
-    save_checkpoint(tmp_path / "best.pt", checkpoint)
     ct, out = realct / "dicom/series-jpeg2000", tmp_path / "mask.nii.gz"
-    places = ("--model", tmp_path / "best.pt", "--ct", ct, "--out", out)
+    places = ("--model", model, "--ct", ct, "--out", out)
     ended = run_command(predict, *places, "--device", "cpu")
     assert ended.exit_code == 0, ended.output
     mask, nifti = (
@@ -324,6 +313,86 @@ def test_a_mask_for_a_dicom_folder_is_on_the_grid_of_its_series(realct, run_comm
         for image in (mask, nifti)
     ]
     assert corners[0] == corners[1]
+
+
+class TestPredictingEach:
+    """A coarse, untrained network: the geometry is what counts, and every voxel has an answer."""
+
+    @pytest.fixture
+    def predict(self, write_model, run_command, tmp_path):
+        coarse = {"spacing_zyx_mm": [8.0, 12.0, 12.0]}
+        model = write_model(train={"patch_zyx": [16, 32, 32]}, preprocess=coarse)
+
+        def run(ct, out, *args):
+            places = ("--model", model, "--ct", ct, "--out", tmp_path / out, "--device", "cpu")
+            ended = run_command(predict, *places, *args)
+            assert ended.exit_code == 0, ended.output
+            return tmp_path / out
+
+        return run
+
+    @pytest.mark.parametrize("case_id", CASE_IDS)
+    def test_the_mask_is_on_the_grid_that_simpleitk_reports_of_the_ct(
+        self, realct, predict, case_id
+    ):
+        [ct] = (realct / "LiverDataset/image" / case_id).iterdir()
+        assert reported(predict(ct, "mask.nii.gz")) == reported(ct)
+
+    def test_that_of_a_dicom_series_is_on_the_grid_of_its_slices(self, realct, predict):
+        folder = realct / "dicom/series-jpeg2000"
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+        image = reader.Execute()
+        size, spacing, origin, direction = reported(predict(folder, "mask.nrrd"))
+        assert size == image.GetSize()
+        assert spacing == pytest.approx(image.GetSpacing(), rel=1e-12)
+        assert origin == pytest.approx(image.GetOrigin(), rel=1e-12)
+        assert direction == pytest.approx(image.GetDirection(), abs=1e-12)
+
+    def test_a_folder_of_all_of_them_is_done_but_for_those_no_one_can_read(
+        self, realct, write_model, run_command, tmp_path
+    ):
+        model = write_model(preprocess={"spacing_zyx_mm": [8.0, 12.0, 12.0]})
+        places = ("--ct", realct / "odd", "--out", tmp_path / "masks", "--device", "cpu")
+        ended = run_command(predict, "--model", model, *places)
+        assert ended.exit_code == 2
+        assert "Traceback" not in ended.output
+        told = [line for line in ended.output.splitlines() if ": not predicted: " in line]
+        # what is sheared is doubted: SimpleITK straightens it, and so does its mask
+        for name in set(REFUSED) - {"shear.nii.gz"}:
+            assert any(f" {name}: not predicted" in line for line in told), name
+        for name in (*READABLE, "shear.nii.gz", "empty-liver/series"):
+            assert not any(f" {name}: not predicted" in line for line in told), name
+
+    def test_a_segmentation_of_a_series_is_the_mask_of_its_slices(self, realct, predict):
+        pytest.importorskip("highdicom")
+        folder = realct / "dicom/series-jpeg2000"
+        mask = predict(folder, "mask.nii.gz", "--dicom-seg")
+        nifti = sitk.GetArrayFromImage(sitk.ReadImage(str(mask)))
+        assert 0 < nifti.sum() < nifti.size
+        data = dcmread(mask.with_name("mask.dcm"))
+        slices = {
+            one.file_meta.MediaStorageSOPInstanceUID: float(one.ImagePositionPatient[2])
+            for one in (dcmread(path, stop_before_pixels=True) for path in folder.iterdir())
+        }
+        order = sorted(slices, key=slices.__getitem__)
+        if sitk.ReadImage(str(mask)).GetDirection()[8] < 0:
+            order.reverse()
+        pixels = data.pixel_array.reshape(-1, data.Rows, data.Columns)
+        for frame, groups in zip(pixels, data.PerFrameFunctionalGroupsSequence, strict=True):
+            (source,) = groups.DerivationImageSequence[0].SourceImageSequence
+            place = order.index(source.ReferencedSOPInstanceUID)
+            np.testing.assert_array_equal(frame, nifti[place])
+        assert len(pixels) == np.count_nonzero(nifti.any(axis=(1, 2)))
+        assert data["PatientName"].is_empty
+
+
+def reported(path):
+    """Size, spacing, origin and direction as SimpleITK reports them of a file."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()
 
 
 def test_a_flipped_ct_is_turned_as_simpleitk_turns_it(realct, prepare, params_file):

@@ -1,6 +1,7 @@
 """From the prepared grid back to the CT's own, and into a file with the CT's geometry."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from cache.errors import DataError
 from cache.grid import IDENTITY, Box, Grid
-from cache.orientation import lps_grid
-from stages.evaluate.export import write_mask
+from cache.orientation import lps_grid, to_lps
+from stages.evaluate.export import beside, write_mask, write_probability
 from stages.evaluate.overlap import overlap
-from stages.evaluate.restore import inside_box, restore_mask
+from stages.evaluate.restore import Place, inside_box, restore, restore_mask
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import prepare_volume
 from stages.preprocess.reading.read import as_hu, read_ct
@@ -129,6 +130,73 @@ class TestRestoreMask:
         assert overlap(mask, truth).dice >= least_dice
 
 
+class TestPerfectOracle:
+    SPACING_XYZ_MM = (1.1, 1.3, 2.4)
+    SHAPE_ZYX = (50, 96, 102)
+
+    @pytest.fixture
+    def truth(self):
+        """A liver of 0.3 l, with a notch and off the middle, so that no turn of it looks alike."""
+        z, y, x = (np.arange(side) for side in self.SHAPE_ZYX)
+        z, y, x = (z - 26) * 2.4, (y - 44) * 1.3, (x - 52) * 1.1
+        liver = (z[:, None, None] / 45) ** 2 + (y[:, None] / 37) ** 2 + (x / 42) ** 2 <= 1
+        liver[:22, 40:60, :50] = False
+        return liver
+
+    @pytest.mark.parametrize("orientation", ORIENTATIONS)
+    def test_what_is_prepared_at_1_5_mm_and_restored_is_the_liver(
+        self, truth, write_volume, orientation
+    ):
+        hu = np.where(truth, np.int16(110), np.int16(-1000))
+        direction = direction_of(orientation)
+        path = write_volume("ct.nii", hu, spacing_xyz_mm=self.SPACING_XYZ_MM, direction=direction)
+        fields = {**PREPROCESS, "spacing_zyx_mm": [1.5, 1.5, 1.5]}
+        ct, params = read_ct(path), PreprocessParams.model_validate(fields)
+        prepared = prepare_volume(ct, as_hu(ct), params)
+        assert prepared.volume.shape != prepared.box.shape_zyx
+        turned = to_lps(truth, ct.orientation)[prepared.box.slices].view(np.uint8)
+        oracle = resize_mask(turned, prepared.volume.shape).astype(np.float32)
+        mask = restore_mask(
+            oracle, box=prepared.box, source_grid=ct.grid, orientation=ct.orientation
+        )
+        assert overlap(mask, truth).dice >= 0.99
+
+
+class TestPlaneByPlane:
+    BOX, GRID = Box((1, 2, 3), (7, 8, 9)), Grid((9, 10, 11), (2.5, 0.8, 0.7))
+    PLACE = Place(BOX, GRID, "RAS")
+
+    @pytest.fixture
+    def volume(self):
+        return np.random.default_rng(0).random((4, 5, 8), np.float32)
+
+    def test_planes_give_what_the_whole_gives(self, volume):
+        whole = restore_mask(volume, box=self.BOX, source_grid=self.GRID, orientation="RAS")
+        restored = restore(iter(volume), 4, self.PLACE)
+        np.testing.assert_array_equal(restored.mask, whole)
+        assert restored.probability is None
+        assert 0 < whole.sum() < 6 * 6 * 6
+
+    def test_the_mask_is_the_probability_cut_at_one_half(self, volume):
+        restored = restore(iter(volume), 4, self.PLACE, with_probability=True)
+        assert restored.probability.dtype == np.float32
+        np.testing.assert_array_equal(restored.mask, restored.probability > 0.5)
+
+    def test_outside_the_box_the_probability_is_zero(self, volume):
+        probability = restore(iter(volume), 4, self.PLACE, with_probability=True).probability
+        ones = np.ones(self.GRID.shape_zyx, np.uint8)
+        inside = inside_box(ones, box=self.BOX, source_grid=self.GRID, orientation="RAS") == 1
+        assert probability[~inside].max() == 0
+        assert probability[inside].min() > 0
+
+    def test_both_lie_in_the_order_of_the_cts_file(self):
+        sideways = Place(Box.whole((4, 5, 6)), Grid((5, 6, 4), (1.0, 1.0, 1.0)), "SLP")
+        volume = np.random.default_rng(0).random((4, 5, 6), np.float32)
+        restored = restore(iter(volume), 4, sideways, with_probability=True)
+        assert restored.probability.flags.c_contiguous
+        np.testing.assert_array_equal(restored.probability, volume.transpose(1, 2, 0))
+
+
 class TestInsideBox:
     @pytest.mark.parametrize("orientation", ORIENTATIONS)
     def test_it_keeps_just_what_restoring_can_reach(self, orientation):
@@ -169,6 +237,25 @@ class TestWriteMask:
         image = sitk.ReadImage(str(tmp_path / name))
         assert image.GetPixelIDTypeAsString() == "8-bit unsigned integer"
         assert np.array_equal(sitk.GetArrayFromImage(image), mask)
+
+    def test_a_probability_is_written_likewise(self, tmp_path):
+        path, grid = tmp_path / "p.nii.gz", Grid((5, 6, 7), (2.5, 0.8, 0.7), (-11.25, 7.5, 230.5))
+        probability = np.random.default_rng(0).random((5, 6, 7), np.float32)
+        write_probability(path, probability, grid)
+        assert read_with(path)[2] == (-11.25, 7.5, 230.5)
+        image = sitk.ReadImage(str(path))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), probability)
+
+    @pytest.mark.parametrize(
+        ("mask", "words", "ending", "expected"),
+        [
+            ("a/m.nii.gz", "_probability", None, "a/m_probability.nii.gz"),
+            ("a/m.nrrd", "_probability", None, "a/m_probability.nrrd"),
+            ("a/m.v2.nii.gz", "", ".dcm", "a/m.v2.dcm"),
+        ],
+    )
+    def test_what_lies_beside_a_mask_is_called_as_it(self, mask, words, ending, expected):
+        assert beside(Path(mask), words, ending) == Path(expected)
 
     def test_an_older_mask_is_replaced(self, tmp_path, mask):
         path, grid = tmp_path / "mask.nii.gz", Grid((5, 6, 7), (2.5, 0.8, 0.7))

@@ -50,6 +50,11 @@ class Journal:
             return None
         return entry if all((self._out / file).is_file() for file in entry.files) else None
 
+    def files(self, name: str) -> list[str]:
+        """What an earlier run wrote of a CT, below the folder; nothing if it knew none."""
+        entry = self._entries.get(name)
+        return [] if entry is None else entry.files
+
     def add(self, name: str, entry: Entry) -> None:
         """Write down what became of a CT."""
         self._entries[name] = entry

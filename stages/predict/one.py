@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -112,9 +113,8 @@ def predict_one(task: Task, predictor: Predictor) -> Predicted:
         DataError: the model's patches do not fit into memory, or a file cannot be written.
     """
     choices = predictor.choices
-    slices = source_slices(task.path) if choices.dicom_seg and task.is_series else None
+    slices, doubts = _source_slices(task, choices)
     prepared = read_prepared(task.path, predictor.ensemble.preprocess)
-    warnings = [*prepared.warnings, *([NO_SERIES] if choices.dicom_seg and slices is None else [])]
     restored = _restored(prepared, predictor)
     mask, grid, files = restored.mask, prepared.place.source_grid, []
     if choices.keep_largest:
@@ -132,7 +132,14 @@ def predict_one(task: Task, predictor: Predictor) -> Predicted:
         )
     write_mask(task.mask, mask, grid)
     liver_ml = float(np.count_nonzero(mask)) * grid.voxel_ml
-    return Predicted([*files, task.mask], liver_ml, warnings)
+    return Predicted([*files, task.mask], liver_ml, [*prepared.warnings, *doubts])
+
+
+def _source_slices(task: Task, choices: Choices) -> tuple[list[Any] | None, list[str]]:
+    """What a DICOM segmentation has to know of the CT, and doubts; None where none is written."""
+    if not choices.dicom_seg:
+        return None, []
+    return source_slices(task.path) if task.is_series else (None, [NO_SERIES])
 
 
 def read_prepared(path: Path, params: PreprocessParams) -> Prepared:

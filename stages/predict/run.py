@@ -57,7 +57,11 @@ def _outcome(task: Task, out: Path, predictor: Predictor, *, journal: Journal, k
         told = f"{fault.fact}; {fault.fix}"
         journal.add(task.name, Entry(key, stamp, [], None, [], told))
         return Outcome(task, None, [], fault)
-    journal.add(task.name, _entry(predicted, out, key, stamp))
+    entry = _entry(predicted, out, key, stamp)
+    for stale in set(journal.files(task.name)) - set(entry.files):
+        # the probability of another model beside this mask would mislead
+        (out / stale).unlink(missing_ok=True)
+    journal.add(task.name, entry)
     return Outcome(task, predicted.liver_ml, predicted.warnings)
 
 
