@@ -7,7 +7,7 @@ COMMANDS = {
     "train": "train UNet3d on the store",
     "evaluate": "score the model on the source grid and write the report",
     "score": "score masks of any origin against labels",
-    "predict": "segment the liver in one CT",
+    "predict": "segment the liver in CTs never seen",
     "export": "turn a model into a bundle for deployment: ONNX, parameters, model card",
     "configure": "write params.yaml from a preset, for your own folder",
 }
