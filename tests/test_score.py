@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from pipeline.score import main
 from tiny import block, names
@@ -125,6 +126,23 @@ def test_values_say_what_is_liver(write_mask, score, rows):
     assert float(rows()["a"]["precision"]) < 0.9
 
 
+def test_of_a_segmentation_in_layers_every_layer_counts(write_mask, score, rows, tmp_path):
+    label = write_mask("labels/a.nii.gz")
+    layers = np.stack([LABEL, np.zeros_like(LABEL)], axis=-1)
+    layers[:5, ..., 0], layers[:5, ..., 1] = 0, LABEL[:5]
+    image = sitk.GetImageFromArray(layers, isVector=True)
+    image.CopyInformation(sitk.ReadImage(str(label)))
+    for layer in range(2):
+        segment = {"ID": layer, "Name": f"part{layer}", "LabelValue": 1, "Layer": layer}
+        for key, value in segment.items():
+            image.SetMetaData(f"Segment{layer}_{key}", str(value))
+    (tmp_path / "predictions").mkdir()
+    sitk.WriteImage(image, str(tmp_path / "predictions/a.seg.nrrd"))
+    ended = score()
+    assert ended.exit_code == 0, ended.output
+    assert rows()["a"]["dice"] == "1.0000"
+
+
 @pytest.mark.parametrize("values", ["liver", "0", "1,-2", ""])
 def test_values_that_are_none_are_refused(write_mask, score, values):
     write_mask("labels/a.nii.gz")
@@ -201,6 +219,15 @@ class TestFaults:
         path = write_mask("predictions/a.nii", np.repeat(LABEL, 5, axis=0))
         path.write_bytes(path.read_bytes()[:-900])
         assert "ends early" in refused(score())
+        assert set(rows()) == {"good"}
+
+    def test_a_sheared_grid_is_refused_for_its_lengths_would_be_wrong(
+        self, good, write_mask, score, rows
+    ):
+        sheared = (1.0, 0.1, 0.0, 0.0, 0.995, 0.0, 0.0, 0.0, 1.0)
+        for folder in ("labels", "predictions"):
+            write_mask(f"{folder}/a.mha", direction=sheared)
+        assert "not at right angles" in refused(score())
         assert set(rows()) == {"good"}
 
     def test_names_that_differ_on_both_sides_are_listed(self, write_mask, score, tmp_path):

@@ -107,15 +107,15 @@ class TestInterval:
         assert mean_interval(values * 3, patients * 3) == pytest.approx(once)
 
     def test_a_patient_brings_all_its_cases(self):
-        # of a and b: both a, both b, or one of each, whose four cases have a mean of 0.25
-        low, high = mean_interval([0.0, 0.0, 0.0, 1.0], ["a", "a", "a", "b"])
-        assert (low, high) == (0.0, 1.0)
-        values, patients = [0.0] * 30 + [1.0], ["a"] * 30 + [f"b{i}" for i in range(1)]
-        assert mean_interval(values, patients) == (0.0, 1.0)
+        # of 8 draws of 8 patients, a is among them 3 times or more in 6.7 %, 4 times or more in
+        # 1.1 %; so the 2.5th percentile has it 3 times, nine cases of 0 beside five of 1
+        low, high = mean_interval([0.0] * 3 + [1.0] * 7, list("aaabcdefgh"))
+        assert (low, high) == pytest.approx((5 / 14, 1.0))
 
     @given(st.permutations(range(6)))
     def test_the_order_of_the_cases_does_not_matter(self, order):
-        values, patients = [0.91, 0.73, 0.88, 0.94, 0.5, 0.97], ["a", "b", "b", "c", "d", "a"]
+        # in this order, 0.1 + 0.2 + 0.3 is another binary fraction than in the opposite one
+        values, patients = [0.1, 0.2, 0.3, 0.94, 0.5, 0.97], ["a", "a", "a", "c", "d", "c"]
         shuffled = [values[i] for i in order], [patients[i] for i in order]
         assert mean_interval(*shuffled) == mean_interval(values, patients)
 
