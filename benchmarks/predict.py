@@ -21,7 +21,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,36 +35,25 @@ from benchmarks.measure import (
     CommandError,
     machine,
     progress,
-    run_watched,
     settle,
     versions,
 )
-from benchmarks.memory import status_bytes
 from benchmarks.peers.compare import version_in
-from benchmarks.sources import phantoms, preset, sources_in
+from benchmarks.predict_large import by, large_ct
+from benchmarks.predict_steps import STEPS, Figures, predict_in_steps, write_model
+from benchmarks.sources import phantoms, sources_in
 from cache.grid import Triple, triple
-from stages.evaluate.export import write_mask
 from stages.evaluate.overlap import overlap
-from stages.evaluate.restore import Place, restore
 from stages.evaluate.window import Network, Probability, Windows, liver_probability
 from stages.predict.model import load_ensemble
-from stages.predict.one import Choices, network_planes
 from stages.preprocess.inspect import ct_to_predict
 from stages.preprocess.prepare import prepare_volume
-from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
-from stages.train.unet import UNet3d
 
-STEPS = ("read", "prepare", "network", "restore", "write")
 PEER = REPO / "benchmarks" / "peers" / "monai_predict.py"
 PATCH_ZYX = (96, 128, 128)
-SPACING_MM = 1.5
-LARGE_ZYX = (1000, 512, 512)
-LARGE_SPACING_XYZ_MM = (0.8, 0.8, 1.0)
-MOST_GB = 4.0
 CPU = torch.device("cpu")
 FolderType = click.Path(path_type=Path, file_okay=False)
 FileType = click.Path(path_type=Path, dir_okay=False)
-Figures = dict[str, float]
 
 
 @click.command()
@@ -96,7 +84,7 @@ def main(
         print(json.dumps(predict_in_steps(*worker)))
         return
     lines = [*machine(), versions(["torch", "monai", "SimpleITK", "numpy"])]
-    lines.append(f"{channels} channels, patches of {_by(patch_zyx)}, overlap 0.5, to 1.5 mm")
+    lines.append(f"{channels} channels, patches of {by(patch_zyx)}, overlap 0.5, to 1.5 mm")
     scratch.mkdir(parents=True, exist_ok=True)
     model = write_model(scratch / "model.pt", channels, patch_zyx)
     src = phantoms(scratch, count, shape_zyx)
@@ -111,85 +99,6 @@ def main(
     print("\n".join(lines), flush=True)
     if out:
         out.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-
-
-def write_model(path: Path, channels: int, patch_zyx: Triple) -> Path:
-    """A checkpoint that finds what is bright."""
-    params = preset()
-    train = {**params.train.model_dump(mode="json"), "n_channels": channels, "precision": "fp32"}
-    train |= {"patch_zyx": list(patch_zyx), "upsampling": "trilinear"}
-    spacing = {"grid": "spacing", "spacing_zyx_mm": [SPACING_MM] * 3, "crop": "body"}
-    preprocess = {**params.preprocess.model_dump(mode="json"), **spacing}
-    weights = cpu_state(finder_of_bright_things(channels))
-    checkpoint = Checkpoint(
-        run_key="benchmark",
-        seed=0,
-        split={},
-        train=train,
-        preprocess=preprocess,
-        data_digest="",
-        model=weights,
-    )
-    save_checkpoint(path, checkpoint)
-    return path
-
-
-def finder_of_bright_things(channels: int) -> UNet3d:
-    """UNet3d in which one channel of the first level, its skip and the last level carry the CT.
-
-    All other weights are small random numbers: they cost what trained ones cost, and change nothing
-    that counts.
-    """
-    torch.manual_seed(0)
-    network = UNet3d(1, 2, channels)
-    with torch.no_grad():
-        for name, value in network.named_parameters():
-            if not (name.endswith("weight") and value.ndim == 1):  # GroupNorm's scale stays 1
-                value.mul_(1e-3)
-        for double_conv in (network.conv, network.up4.conv):
-            for layer in (0, 3):
-                weight = double_conv.layers[layer].get_parameter("weight")
-                weight[0].zero_()
-                weight[0, 0, 1, 1, 1] = 1.0
-        network.out.conv.weight.zero_()
-        network.out.conv.weight[1, 0] = 4.0
-        network.out.conv.bias.copy_(torch.tensor([4.0, 0.0]))
-    return network
-
-
-def predict_in_steps(model: Path, ct: Path, mask: Path) -> Figures:
-    """What ``pipeline.predict`` does, with the seconds of each step and the peak memory."""
-    ensemble, choices = load_ensemble([model], "cpu"), Choices()
-    laps = [time.perf_counter()]
-    source, hu, _ = ct_to_predict(ct)
-    laps.append(time.perf_counter())
-    cut = prepare_volume(source, hu, ensemble.preprocess)
-    place = Place(cut.box, source.grid, source.orientation)
-    volume = cut.volume
-    del source, hu, cut
-    laps.append(time.perf_counter())
-    network_s: list[float] = []
-    planes = timed(network_planes(volume, ensemble, choices), network_s)
-    restored = restore(planes, len(volume), place)
-    laps.append(time.perf_counter())
-    write_mask(mask, restored.mask, place.source_grid)
-    laps.append(time.perf_counter())
-    read, prepare, both, write = np.diff(laps).tolist()
-    network = sum(network_s)
-    windows = Windows.over(triple(volume.shape), ensemble.window_zyx, choices.overlap).count
-    seconds = dict(zip(STEPS, (read, prepare, network, both - network, write), strict=True))
-    return {**seconds, "peak_bytes": status_bytes("VmHWM"), "windows": windows}
-
-
-def timed(planes: Iterator[Probability], seconds: list[float]) -> Iterator[Probability]:
-    """The planes, with the seconds that each took to come."""
-    while True:
-        start = time.perf_counter()
-        plane = next(planes, None)
-        seconds.append(time.perf_counter() - start)
-        if plane is None:
-            return
-        yield plane
 
 
 def beside_monai(
@@ -288,50 +197,11 @@ def window_alone(model: Path, ct: Path, rounds: int) -> list[str]:
     difference = float(np.abs(found["ours"] - found["MONAI"]).max())
     return [
         "",
-        f"the window alone, {_by(volume.shape)} voxels, {windows} windows, fastest of {rounds}",
+        f"the window alone, {by(volume.shape)} voxels, {windows} windows, fastest of {rounds}",
         f"  ours {least['ours']:.2f} s, sliding_window_inference {least['MONAI']:.2f} s; "
         + at_most(least["ours"] / least["MONAI"], 1.0, "x MONAI's"),
         f"  largest difference of the probability {difference:.1e}",
     ]
-
-
-def large_ct(scratch: Path, model: Path, src: Path) -> list[str]:
-    """The peak memory of the command, of a CT as large as they come."""
-    ct = scratch / "large.nii.gz"
-    if not ct.is_file():
-        progress(f"writing a CT of {_by(LARGE_ZYX)}")
-        write_large(sources_in(src)[0].ct, ct)
-    lines = ["", f"a CT of {_by(LARGE_ZYX)} voxels, int16, {ct.stat().st_size / 1e6:.0f} MB"]
-    for flags in ([], ["--probabilities"]):
-        command = ["pipeline.predict", "--model", model, "--ct", ct, "--device", "cpu", *flags]
-        command += ["--overlap", "0"]
-        out = scratch / "large-mask.nii.gz"
-        start = time.perf_counter()
-        peaks = run_watched([sys.executable, "-m", *command, "--out", out])
-        seconds = time.perf_counter() - start
-        name = " ".join(["pipeline.predict", *flags])
-        gigabytes = peaks.main / 1e9
-        bar = at_most(gigabytes, MOST_GB, "GB")
-        lines.append(f"  {name:36}{seconds:8.0f} s{gigabytes:8.2f} GB   {bar}")
-        progress(lines[-1])
-    return lines
-
-
-def write_large(ct: Path, path: Path) -> None:
-    """A CT that repeats another one's slices, there and back, until there are enough."""
-    hu = sitk.GetArrayFromImage(sitk.ReadImage(str(ct), sitk.sitkInt16))
-    slices, rows, columns = LARGE_ZYX
-    there_and_back = np.concatenate([hu, hu[::-1]])
-    several = np.concatenate([there_and_back] * (slices // len(there_and_back) + 1))[:slices]
-    wide = np.full(LARGE_ZYX, -1000, np.int16)
-    wide[:, : hu.shape[1], : hu.shape[2]] = several[:, :rows, :columns]
-    image = sitk.GetImageFromArray(wide)
-    image.SetSpacing(LARGE_SPACING_XYZ_MM)
-    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
-
-
-def _by(sides: Any) -> str:
-    return "·".join(str(side) for side in sides)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pydicom import dcmread
 
 from cache.errors import SourceError
 from pipeline.predict import main
-from stages.predict.dicom_seg import source_slices, write_seg
+from stages.predict.dicom_seg import write_seg
+from stages.predict.slices import source_slices
 from test_dicom import NAMES, PATIENT, SECRETS, SERIES_UID, SHAPE_ZYX, positions, write_slice
 from tiny import brightness_network, names
 

@@ -18,9 +18,10 @@ from stages.evaluate.restore import Place, Restored, restore
 from stages.evaluate.window import Probability, Windows, probability_planes
 from stages.predict.average import mean_probability
 from stages.predict.clean import fill_holes, keep_largest
-from stages.predict.dicom_seg import source_slices, write_seg
+from stages.predict.dicom_seg import write_seg
 from stages.predict.find import PROBABILITY, Task
 from stages.predict.model import Ensemble
+from stages.predict.slices import source_slices
 from stages.preprocess.inspect import ct_to_predict
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import PREPARE_VERSION, prepare_volume
