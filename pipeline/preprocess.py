@@ -1,5 +1,6 @@
 """``python -m pipeline.preprocess``: from a folder of CTs and labels to the store."""
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from stages.machine import processors
 from stages.preprocess.problems import LEFT_OUT, Problem
 from stages.preprocess.run import Sources, run
 from stages.preprocess.tell import Summary
+from stages.preprocess.times import note_time
 
 SHOWN = 20  # problems; the rest stands in problems.json
 COLUMNS = ("case", "severity", "rule", "what")
@@ -45,6 +47,7 @@ def main(
     parameter file says which of them are errors, and which are mended.
     """
     params = read_params(params_file)
+    began = time.perf_counter()
     summary = run(
         sources_of(params, src),
         out,
@@ -56,6 +59,9 @@ def main(
         prune=prune,
         check_only=check_only,
     )
+    if not check_only and summary.refusal is None:
+        seconds = time.perf_counter() - began
+        note_time(out, seconds, prepared=len(summary.cases) - summary.kept, kept=summary.kept)
     _print(summary, out, check_only=check_only)
     end_badly(summary)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,23 @@ def test_metrics_and_plots_are_shown(project):
     assert "Validation Dice" in page
     assert "Learning rate" in page
     assert "training_plots_images_curves.png" in page
+    assert "Dice of each case, source grid" in page
+    assert "Volume of each case, ml" in page
     shutil.rmtree(project / "dvc_plots")
+
+
+def test_the_report_has_the_means_that_dvc_shows(project):
+    [told] = json.loads(dvc(project, "metrics", "show", "--json")).values()
+    metrics = told["data"]["reports/metrics.json"]["data"]
+    report = (project / "reports" / "report.html").read_text(encoding="utf-8")
+    values = re.findall(r'<div class="value">([^< ]+)', report)
+    assert values[:2] == [f"{metrics[name]['mean']:.3f}" for name in ("dice", "surface_dice")]
+
+
+def test_the_report_knows_how_long_preparing_took_and_what_was_found(project):
+    report = (project / "reports" / "report.html").read_text(encoding="utf-8")
+    assert "6 cases prepared" in report
+    assert "was not there" not in report
 
 
 def test_an_experiment_trains_anew_but_prepares_nothing_anew(project):

@@ -15,6 +15,7 @@ from cache.grid import Box, Grid
 from cache.manifest import read_manifest, write_manifest
 from cache.reader import CaseStore
 from pipeline.evaluate import main
+from stages.evaluate.background import Background
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.run import Model, run
 from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
@@ -35,8 +36,8 @@ def nothing_is_liver(hu):
 
 
 def model(network=bright_is_liver, *, roles=ROLES, window_zyx=(16, 16, 16)):
-    facts = [("Network", "thresholds")]
-    return Model(network, window_zyx, (-160.0, 240.0), b"curves", facts, roles)
+    background = Background([("Network", "thresholds")], [], b"curves", None, [])
+    return Model(network, window_zyx, (-160.0, 240.0), roles, background)
 
 
 def evaluated(store, out, of=None, *, cases="test", scope="volume"):
@@ -137,7 +138,7 @@ def test_masks_are_written_in_the_source_geometry(of_test, balls):
 def test_every_scored_case_is_in_the_report_with_a_picture(request, evaluation, pictures):
     _, reports = request.getfixturevalue(evaluation)
     page = (reports / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png") == 1 + pictures  # the curves, and each case
+    assert page.count("data:image/png") == 2 + pictures  # distributions, curves, and each case
 
 
 @pytest.fixture

@@ -10,26 +10,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, case_picture
-from stages.evaluate.report import Report, number, signed, write_report
+from stages.evaluate.background import Background, Folded, StageTime
+from stages.evaluate.distributions import distributions_picture
+from stages.evaluate.known_problems import KnownProblem, of_problems
+from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Picture, case_picture
+from stages.evaluate.report import Report, write_report
 from stages.evaluate.scores import CaseScores
+from stages.evaluate.shown import duration, number, signed
+from stages.evaluate.slice_error import SliceError, largest_error
 from stages.evaluate.summary import summarise
+from stages.evaluate.tiles import tiles
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 class Page(HTMLParser):
-    """A report as its reader has it: rows of the table, addresses, and all text."""
+    """A report as its reader has it: rows of the tables by id, addresses, and all text."""
 
     def __init__(self, html):
         super().__init__()
         self.cells, self.addresses, self.tags, self.text = [], [], [], ""
-        self.in_cell = False
+        self.in_cell, self.of_cases, self.all = False, range(0), []
         self.feed(html)
-        self.rows = [[" ".join(cell.split()) for cell in row] for row in self.cells]
+        self.text = " ".join(self.text.split())
+        self.all = [[" ".join(cell.split()) for cell in row] for row in self.cells]
+        self.rows = self.all[self.of_cases.start : self.of_cases.stop]  # of the cases' scores
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        if ("id", "cases") in attrs:
+            self.of_cases = range(len(self.cells), -1)
         self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset")]
         if tag == "tr":
             self.cells.append([])
@@ -39,6 +49,8 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         self.in_cell = self.in_cell and tag not in ("td", "th")
+        if tag == "table" and self.of_cases.stop < 0:
+            self.of_cases = range(self.of_cases.start, len(self.cells))
 
     def handle_data(self, data):
         self.text += data
@@ -50,12 +62,26 @@ class Page(HTMLParser):
 def write_page(tmp_path):
     """Write a report of some cases, and read it back."""
 
-    def write(*cases, facts=(), pictures=()):
+    def write(*cases, pictures=(), **background):
         path = tmp_path / "reports" / "report.html"
-        write_report(path, Report(facts, summarise(cases), cases, b"curves", pictures))
+        report = Report(
+            background_of(**background), cases, cases, summarise(cases), b"spread", pictures, 2.0
+        )
+        write_report(path, report)
         return Page(path.read_text(encoding="utf-8"))
 
     return write
+
+
+def background_of(**known):
+    """What is known of a model of which little is known."""
+    nothing = {"facts": [], "folded": [], "curves": b"curves", "problems": None, "times": []}
+    return Background(**(nothing | known))
+
+
+def problem(severity="skipped", **fields):
+    usual = {"rule": "readable", "case_id": "7", "path": "image/7.nii", "fact": "no", "fix": "see"}
+    return KnownProblem(severity, **(usual | fields))
 
 
 def scores_of(case_id="c1", role="test", **values):
@@ -80,7 +106,8 @@ class TestReport:
     def test_a_case_is_one_row_with_sensible_digits(self, write_page):
         row = write_page(scores_of(volume_error_ml=-50.0)).rows[1]
         assert row[:3] == ["c1", "p-c1", "test"]
-        assert row[3:] == ["0.912", "0.800", "4.0", "1,500", "1,450", f"{MINUS}50", "+3.5"]
+        assert row[3:7] == ["0.912", "0.700", "4.0", "1.50"]
+        assert row[7:] == ["0.800", "0.850", "0.950", "1,500", "1,450", f"{MINUS}50", "+3.5"]
 
     def test_the_worst_case_comes_first(self, write_page):
         page = write_page(scores_of("good", dice=0.99), scores_of("bad", dice=0.2))
@@ -91,20 +118,29 @@ class TestReport:
         assert row[3] == DASH
         assert row[5] == "∞"
 
-    def test_ids_that_look_like_html_are_shown_not_run(self, write_page):
-        case = scores_of("<script>alert(1)</script>")
-        page = write_page(case, facts=[("<i>", "<b>")], pictures=[(case, b"png")])
-        assert page.rows[1][0] == "<script>alert(1)</script>"
+    def test_what_people_typed_is_shown_not_run(self, write_page):
+        typed = "<script>alert(1)</script>"
+        case = scores_of(typed, "test")
+        page = write_page(
+            case,
+            facts=[("<i>", "<b>")],
+            folded=[Folded("<u>", ["<em>"], [["<q>"]])],
+            problems=of_problems([problem(case_id=typed, path="<s>", fact="<a>", fix="<del>")]),
+            times=[StageTime("<ins>", 1.0, "<var>")],
+            pictures=[(case, Picture(b"png", None))],
+        )
+        assert page.rows[1][0] == typed
         assert page.tags.count("script") == 1  # the one that sorts the table
-        assert not {"i", "b"} & set(page.tags)
+        assert not {"i", "b", "u", "em", "q", "s", "a", "del", "ins", "var"} & set(page.tags)
 
     def test_pictures_are_inside_the_file(self, write_page):
         good, bad = scores_of("good", dice=0.99), scores_of("bad", dice=0.2)
-        page = write_page(good, bad, pictures=[(good, b"of good"), (bad, b"of bad")])
+        pictures = [(good, Picture(b"of good", None)), (bad, Picture(b"of bad", None))]
+        page = write_page(good, bad, pictures=pictures)
         prefix = "data:image/png;base64,"
         assert all(address.startswith(prefix) for address in page.addresses)
         embedded = [base64.b64decode(address.removeprefix(prefix)) for address in page.addresses]
-        assert embedded == [b"curves", b"of bad", b"of good"]
+        assert embedded == [b"spread", b"curves", b"of bad", b"of good"]
 
     def test_nothing_is_loaded_from_elsewhere(self, write_page, tmp_path):
         write_page(scores_of())
@@ -131,6 +167,90 @@ class TestReport:
     def test_it_can_be_written_without_a_case(self, write_page):
         assert len(write_page().rows) == 1
 
+    def test_a_problem_is_told_with_its_file_and_what_to_do(self, write_page):
+        problems = of_problems([problem(), problem("warning", rule="liver_volume")])
+        page = write_page(scores_of(), problems=problems)
+        assert ["skipped", "readable", "1"] in page.all
+        assert ["skipped", "readable", "7", "image/7.nii", "no", "see"] in page.all
+
+    def test_a_missing_list_of_problems_does_not_pass_for_an_empty_one(self, write_page):
+        assert "problems.json, was not there" in write_page(scores_of(), problems=None).text
+
+    def test_a_time_nobody_recorded_is_said_to_be_unknown(self, write_page):
+        times = [StageTime("Preparation", None), StageTime("Training", 75.0, "2 epochs")]
+        page = write_page(scores_of(), times=times)
+        assert ["Preparation", "not recorded", ""] in page.all
+        assert ["Training", "1 min 15 s", "2 epochs"] in page.all
+
+    def test_the_slice_with_the_largest_error_is_told_in_numbers(self, write_page):
+        case = scores_of()
+        page = write_page(case, pictures=[(case, Picture(b"png", SliceError(12, 3.14, 0.26)))])
+        assert "largest error in slice 12: 3.1 cm² missed, 0.3 cm² too much" in page.text
+
+    def test_a_case_without_an_error_is_said_to_have_none(self, write_page):
+        case = scores_of()
+        page = write_page(case, pictures=[(case, Picture(b"png", None))])
+        assert "no error on the prepared grid" in page.text
+
+
+class TestTiles:
+    def test_a_tile_has_the_summarys_figures_rounded(self):
+        summary = summarise([scores_of("a", dice=0.9), scores_of("b", dice=0.95)])
+        dice = tiles(summary)[0]
+        assert (dice.name, dice.mean, dice.median, dice.undefined) == ("Dice", "0.925", "0.925", 0)
+        assert dice.interval == "0.900 to 0.950"
+        assert dice.sd == "0.035"
+
+    def test_what_one_case_cannot_tell_is_a_dash(self):
+        dice = tiles(summarise([scores_of()]))[0]
+        assert (dice.interval, dice.sd) == (DASH, DASH)
+
+    def test_without_a_finite_value_the_mean_is_a_dash(self):
+        distance = tiles(summarise([scores_of(hd95_mm=math.inf)]))[2]
+        assert (distance.name, distance.mean, distance.undefined) == ("HD95", DASH, 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "not recorded"),
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 0 min"),
+        (12_240.0, "3 h 24 min"),
+    ],
+)
+def test_a_time_is_told_as_people_say_it(seconds, text):
+    assert duration(seconds) == text
+
+
+class TestDistributions:
+    @pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
+    def test_any_number_of_cases_can_be_drawn(self, count):
+        cases = [scores_of(f"c{index}", dice=1 - index / 200) for index in range(count)]
+        picture = Image.open(io.BytesIO(distributions_picture(cases, cases)))
+        assert picture.size == (1920, 592)
+
+    def test_cases_without_a_value_are_told_and_not_drawn(self):
+        none = scores_of("n", dice=math.nan, surface_dice=math.nan, hd95_mm=math.nan)
+        infinite = scores_of("i", dice=0.0, surface_dice=0.0, hd95_mm=math.inf)
+        some = [scores_of("a"), scores_of("b")]
+        without = distributions_picture(some, some)
+        assert distributions_picture([*some, none, infinite], some) != without
+
+    def test_a_case_that_counts_is_filled_and_a_seen_one_is_hollow(self):
+        case = scores_of()
+        filled, hollow = (blue(distributions_picture([case], counted)) for counted in ([case], []))
+        assert filled > 1.5 * hollow > 0
+
+
+def blue(png):
+    """How many pixels have the colour of the dots, as it is on white."""
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    return np.count_nonzero((picture[..., 2] - picture[..., 0] > 100).ravel())
+
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.04, "0.0"), (-0.04, "0.0"), (2.0, "+2.0"), (-2.0, f"{MINUS}2.0")]
@@ -149,14 +269,14 @@ class TestCasePicture:
 
     def draw(self, *, volume=None, truth=None, prediction=None):
         empty = np.zeros(self.shape, np.uint8)
-        png = case_picture(
+        drawn = case_picture(
             np.full(self.shape, -1000, np.int16) if volume is None else volume,
             empty if truth is None else truth,
             empty if prediction is None else prediction,
             spacing_zyx_mm=self.spacing,
             hu_window=None,
         )
-        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+        return np.asarray(Image.open(io.BytesIO(drawn.png)).convert("RGB")).astype(int)
 
     def block(self):
         mask = np.zeros(self.shape, np.uint8)
@@ -187,7 +307,7 @@ class TestCasePicture:
         rows, columns = np.nonzero(first_panel(self.draw(volume=volume).min(axis=2) > 250))
         height, width = self.draw().shape[:2]
         assert rows.mean() > 0.7 * height
-        assert columns.mean() > 0.7 * width * 3 / 11
+        assert columns.mean() > 0.7 * width * 3 / 14
 
     def test_the_head_is_up_in_the_coronal_slice(self):
         volume = np.full(self.shape, -1000, np.int16)
@@ -195,7 +315,49 @@ class TestCasePicture:
         rows, columns = np.nonzero(self.draw(volume=volume).min(axis=2) > 250)
         height, width = self.draw().shape[:2]
         assert rows.mean() < 0.3 * height
-        assert columns.min() > width * 9 / 11
+        assert columns.min() > width * 9 / 14
+
+    def test_missed_and_wrongly_found_liver_are_tinted_where_most_differs(self):
+        truth, prediction = self.block(), self.block()
+        truth[3, 4:12, 1:3] = 1  # missed, on the patient's right
+        prediction[3, 14:18, 3:7] = 1  # too much, at the back
+        volume = np.full(self.shape, -1000, np.int16)
+        last = last_panel(self.draw(volume=volume, truth=truth, prediction=prediction))
+        missed, extra = (
+            np.nonzero(coloured(last, dimmed(colour)))
+            for colour in (TRUTH_COLOUR, PREDICTION_COLOUR)
+        )
+        height, width = last.shape[:2]
+        # 8 of 20 rows from the fourth, and 4 from the fourteenth, below a title of 8 %
+        assert np.ptp(missed[0]) == pytest.approx(0.92 * height * 8 / 20, rel=0.05)
+        assert missed[1].mean() < width * 0.25
+        assert extra[0].mean() == pytest.approx(height * (0.08 + 0.92 * 0.8), rel=0.05)
+
+    def test_where_nothing_differs_nothing_is_tinted(self):
+        last = last_panel(self.draw(truth=self.block(), prediction=self.block()))
+        for colour in (TRUTH_COLOUR, PREDICTION_COLOUR):
+            assert not coloured(last, dimmed(colour)).any()
+
+
+class TestLargestError:
+    def test_the_slice_with_the_most_differing_voxels_is_found(self):
+        truth, prediction = np.zeros((2, 3, 5, 7), bool)
+        truth[1, 0, :2] = True
+        prediction[2, 1:3, :4] = True
+        prediction[2, 4, 6] = truth[2, 4, 6] = True  # agreed
+        truth[2, 3, 3] = True
+        error = largest_error(truth, prediction, (2.5, 2.0, 5.0))
+        assert (error.index, error.missed_cm2) == (2, pytest.approx(0.1))
+        assert error.extra_cm2 == pytest.approx(0.8)
+
+    def test_equal_masks_have_none(self):
+        mask = np.ones((3, 5, 7), bool)
+        assert largest_error(mask, mask, (1.0, 2.0, 3.0)) is None
+
+
+def dimmed(colour):
+    """A tint on black."""
+    return "#" + "".join(f"{round(int(colour[at : at + 2], 16) * 0.75):02x}" for at in (1, 3, 5))
 
 
 def coloured(picture, colour):
@@ -205,5 +367,10 @@ def coloured(picture, colour):
 
 
 def first_panel(picture):
-    """The first of three axial panels 20 mm wide and a coronal one as high and 2/3 as wide."""
-    return picture[:, : picture.shape[1] * 3 // 11]
+    """The first of three axial panels 20 mm wide, a coronal one 2/3 as wide, and an axial one."""
+    return picture[:, : picture.shape[1] * 3 // 14]
+
+
+def last_panel(picture):
+    """The axial one with the largest error."""
+    return picture[:, picture.shape[1] * 11 // 14 + 2 :]

@@ -13,7 +13,8 @@ from cache.manifest import Manifest, read_manifest, write_manifest
 from cache.verify import Damage, case_damages, unlisted, verify_store
 from pipeline.preprocess import main as preprocess_main
 from pipeline.verify import main
-from stages.preprocess.journal import STATE, Journal, only_writer
+from stages.preprocess.journal import Journal, only_writer
+from stages.preprocess.state import STATE
 
 IN_A_CASE = {
     "zarr": [

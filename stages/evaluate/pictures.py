@@ -1,26 +1,43 @@
-"""Pictures of cases for the report, as PNG bytes: both outlines on the CT."""
+"""Pictures of cases for the report, as PNG bytes: both outlines on the CT, and the worst slice."""
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from stages.evaluate.overlap import AnyMask, as_bool
+from stages.evaluate.slice_error import SliceError, largest_error
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
 # blue and orange of Okabe and Ito, told apart by every kind of colour vision
 TRUTH_COLOUR = "#56B4E9"
 PREDICTION_COLOUR = "#E69F00"
+TINT = 0.75  # opacity of what differs: the CT still shows through
 LETTER_COLOUR = "#dddddd"
 PANEL_INCH = 3.2
 NARROWEST, WIDEST = 0.5, 1.4  # a panel's width over its height
 # 160 per inch fills a 1000 px page on a screen of two pixels to one
 DOTS_PER_INCH = 160
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A case as the report shows it.
+
+    Attributes:
+        png: slices on black, which suits a light and a dark page.
+        error: the slice with the largest error, the last one drawn; None if nothing differs.
+    """
+
+    png: bytes
+    error: SliceError | None
 
 
 def case_picture(
@@ -30,11 +47,13 @@ def case_picture(
     *,
     spacing_zyx_mm: Sequence[float],
     hu_window: tuple[float, float] | None,
-) -> bytes:
-    """Draw three axial slices and a coronal one with both outlines.
+) -> Picture:
+    """Draw three axial slices and a coronal one with both outlines, and the worst axial one.
 
     The axial slices lie at 25, 50 and 75 % of the liver's height, the coronal one where the
     liver is largest; the liver is the truth's, or else the prediction's, or else everything.
+    In the axial slice with the most differing voxels, missed liver is tinted in the truth's colour
+    and what was wrongly taken for liver in the prediction's.
     Shown as radiologists do: the patient's left is on the right, the head is up.
 
     Args:
@@ -43,27 +62,46 @@ def case_picture(
         prediction: the same.
         spacing_zyx_mm: distance between voxel centres.
         hu_window: (low, high) HU shown black and white; None shows soft tissue, -160 to 240.
-
-    Returns:
-        A PNG on black, so that it suits a light and a dark page.
     """
     masks = as_bool(truth, "truth"), as_bool(prediction, "prediction")
     axials, coronal = _slices(next((mask for mask in masks if mask.any()), np.ones_like(masks[0])))
-    z, y, x = spacing_zyx_mm
-    views = [(f"axial, slice {at}", "RLAP", y / x) for at in axials]
-    views.append((f"coronal, row {coronal}", "RLHF", z / x))
-    planes = _planes(volume, axials, coronal)
-    outlines = zip(*(_planes(mask, axials, coronal) for mask in masks), strict=True)
-    panels, figure = _panels(
-        [_width(p, tall) for p, (_, _, tall) in zip(planes, views, strict=True)]
+    error = largest_error(*masks, spacing_zyx_mm)
+    worst = axials[1] if error is None else error.index
+    views = _views(axials, coronal, error, spacing_zyx_mm)
+    planes, *outlines = (
+        [*_planes(array, axials, coronal), array[worst]] for array in (volume, *masks)
     )
+    panels, figure = _panels([_width(p, v.tall) for p, v in zip(planes, views, strict=True)])
     low, high = hu_window or SOFT_TISSUE_HU
-    for panel, plane, pair, view in zip(panels, planes, outlines, views, strict=True):
-        title, ends, tall = view
-        panel.imshow(plane, cmap="gray", vmin=low, vmax=high, aspect=tall)
-        _draw_outlines(panel, *pair)
-        _name_sides(panel, title, ends)
-    return _png(figure)
+    for panel, plane, view, *pair in zip(panels, planes, views, *outlines, strict=True):
+        panel.imshow(plane, cmap="gray", vmin=low, vmax=high, aspect=view.tall)
+        if panel is panels[-1]:
+            _tint_errors(panel, *pair, tall=view.tall)
+        else:
+            _draw_outlines(panel, *pair)
+        _name_sides(panel, view)
+    return Picture(_png(figure), error)
+
+
+@dataclass(frozen=True)
+class _View:
+    """How a slice is shown: its title, its four sides, a voxel's height over its width."""
+
+    title: str
+    ends: str
+    tall: float
+
+
+def _views(
+    axials: list[int], coronal: int, error: SliceError | None, spacing_zyx_mm: Sequence[float]
+) -> list[_View]:
+    z, y, x = spacing_zyx_mm
+    worst = "no error" if error is None else f"largest error, slice {error.index}"
+    return [
+        *(_View(f"axial, slice {at}", "RLAP", y / x) for at in axials),
+        _View(f"coronal, row {coronal}", "RLHF", z / x),
+        _View(worst, "RLAP", y / x),
+    ]
 
 
 def _slices(liver: NDArray[np.bool_]) -> tuple[list[int], int]:
@@ -106,15 +144,25 @@ def _draw_outlines(panel: Axes, truth: NDArray[np.bool_], prediction: NDArray[np
             )
 
 
-def _name_sides(panel: Axes, title: str, ends: str) -> None:
+def _tint_errors(
+    panel: Axes, truth: NDArray[np.bool_], prediction: NDArray[np.bool_], *, tall: float
+) -> None:
+    """Colour missed liver as the truth, and what was wrongly taken for liver as the prediction."""
+    tint = np.zeros((*truth.shape, 4))
+    tint[truth & ~prediction] = to_rgba(TRUTH_COLOUR, TINT)
+    tint[prediction & ~truth] = to_rgba(PREDICTION_COLOUR, TINT)
+    panel.imshow(tint, interpolation="nearest", aspect=tall)
+
+
+def _name_sides(panel: Axes, view: _View) -> None:
     """Title a slice, and write what lies on its left, right, top and bottom."""
     panel.set_axis_off()
-    panel.set_title(title, color=LETTER_COLOUR, fontsize=10, pad=4)
+    panel.set_title(view.title, color=LETTER_COLOUR, fontsize=12, pad=4)
     places = [(0.015, 0.5), (0.985, 0.5), (0.5, 0.985), (0.5, 0.015)]
     aligned = [("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom")]
-    for letter, place, (ha, va) in zip(ends, places, aligned, strict=True):
+    for letter, place, (ha, va) in zip(view.ends, places, aligned, strict=True):
         text = panel.text(*place, letter, transform=panel.transAxes, ha=ha, va=va)
-        text.set(color=LETTER_COLOUR, fontsize=9)
+        text.set(color=LETTER_COLOUR, fontsize=11)
         # a black rim, since a letter may lie on bright tissue
         text.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
 

@@ -1,8 +1,6 @@
 """The report: one HTML file that opens anywhere, holds its pictures and asks for no network."""
 
-import base64
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cache.files import replacing
-from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
+from stages.evaluate.background import Background
+from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Picture
 from stages.evaluate.scores import CaseScores, badness, worst_first
+from stages.evaluate.shown import duration, number, png, signed, sortable
+from stages.evaluate.tiles import all_figures, tiles
 
-DASH = "\N{EN DASH}"
 # what a case's role is worth to the reader; a test case needs no mark
-MARKS = {"train": "seen in training", "validation": "picked the model", "test": ""}
+MARKS = {"train": "seen in training", "validation": "picked the model", "test": "", "": ""}
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,22 @@ class Report:
     """What the report shows.
 
     Attributes:
-        facts: pairs of a name and a value, in the order to show: model, parameters, data.
-        summary: what ``summarise`` made of the cases that count.
+        background: where the model comes from.
         scores: all cases of the table, in any order.
-        curves: PNG of the training's curves.
-        pictures: the cases to show, each with its PNG, in any order.
+        counted: those of them that the summary is of.
+        summary: what ``summarise`` made of these.
+        distributions: PNG of how the scores are spread.
+        pictures: the cases to show, in any order.
+        tolerance_mm: of surface Dice.
     """
 
-    facts: Sequence[tuple[str, str]]
-    summary: dict[str, Any]
+    background: Background
     scores: Sequence[CaseScores]
-    curves: bytes
-    pictures: Sequence[tuple[CaseScores, bytes]]
+    counted: Sequence[CaseScores]
+    summary: dict[str, Any]
+    distributions: bytes
+    pictures: Sequence[tuple[CaseScores, Picture]]
+    tolerance_mm: float
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -46,10 +50,14 @@ def write_report(path: Path, report: Report) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, signed=signed, sortable=sortable, png=png)
+    environment.filters.update(
+        number=number, signed=signed, sortable=sortable, png=png, duration=duration
+    )
     html = environment.get_template("report.html.j2").render(
         report=report,
-        tiles=_tiles(report.summary),
+        background=report.background,
+        tiles=tiles(report.summary),
+        folded=[all_figures(report.summary), *report.background.folded],
         cases=worst_first(report.scores),
         pictures=sorted(report.pictures, key=lambda pair: badness(pair[0])),
         marks=MARKS,
@@ -58,49 +66,3 @@ def write_report(path: Path, report: Report) -> None:
     )
     with replacing(path) as partial:
         partial.write_text(html, encoding="utf-8", newline="\n")
-
-
-def number(value: float | None, digits: int) -> str:
-    """A number with this many decimals; a dash for None and NaN, ∞ for infinity."""
-    if value is None or math.isnan(value):
-        return DASH
-    return "∞" if math.isinf(value) else f"{value:,.{digits}f}"
-
-
-def signed(value: float | None, digits: int) -> str:
-    """The same with its sign; what rounds to zero has none."""
-    text = number(value, digits)
-    if value is None or not math.isfinite(value) or not float(text.replace(",", "")):
-        return text.removeprefix("-")
-    return text.replace("-", "\N{MINUS SIGN}") if value < 0 else f"+{text}"
-
-
-def sortable(value: float) -> str:
-    """The number for the table's sorting; empty for NaN, which sorts last."""
-    return "" if math.isnan(value) else repr(value)
-
-
-def png(data: bytes) -> str:
-    """A picture as an address that holds the picture itself."""
-    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
-
-
-def _tiles(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The summary as tiles: what it is of, mean, median, and how many cases had no value."""
-    kinds: list[tuple[str, str, str, int, Callable[[float | None, int], str]]] = [
-        ("Dice", "dice", "", 3, number),
-        ("IoU", "iou", "", 3, number),
-        ("HD95", "hd95_mm", "mm", 1, number),
-        ("Volume error", "volume_error_ml", "ml", 0, signed),
-        ("Volume error, absolute", "absolute_volume_error_ml", "ml", 0, number),
-    ]
-    return [
-        {
-            "name": name,
-            "unit": unit,
-            "mean": text(summary[key]["mean"], digits),
-            "median": text(summary[key]["median"], digits),
-            "undefined": summary[key]["undefined"],
-        }
-        for name, key, unit, digits, text in kinds
-    ]

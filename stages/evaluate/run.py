@@ -1,6 +1,6 @@
 """Score a model: masks on the source grid, metrics.json, cases.csv and the report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,12 +10,15 @@ from cache.case import CaseInfo, Mask, Role
 from cache.errors import StoreError
 from cache.grid import Triple
 from cache.reader import CaseStore
+from stages.evaluate.background import Background
+from stages.evaluate.distributions import distributions_picture
 from stages.evaluate.export import write_mask
 from stages.evaluate.params import EvaluateParams
-from stages.evaluate.pictures import case_picture
+from stages.evaluate.pictures import Picture, case_picture
 from stages.evaluate.report import Report, write_report
 from stages.evaluate.restore import THRESHOLD, inside_box, restore_mask
 from stages.evaluate.scores import CaseScores, score_case, worst_first
+from stages.evaluate.stopwatch import Stopwatch
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import write_cases_csv, write_metrics_json
 from stages.evaluate.window import Network, Probability, liver_probability
@@ -32,17 +35,15 @@ class Model:
         network: HU as float32 (B, 1, D, H, W) -> logits (B, 2, D, H, W).
         window_zyx: shape of the patches it was trained on; None for whole volumes.
         hu_window: (low, high) HU it sees, for the pictures; None for raw HU.
-        curves: PNG of its training's curves.
-        facts: what the report says of it, as pairs of a name and a value.
         roles: each case's role in its training, by case id.
+        background: what the report says of it.
     """
 
     network: Network
     window_zyx: Triple | None
     hu_window: tuple[float, float] | None
-    curves: bytes
-    facts: list[tuple[str, str]]
     roles: dict[str, Role]
+    background: Background
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Evaluation:
     params: EvaluateParams
     model: Model
     device: torch.device
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 def run(
@@ -79,31 +81,48 @@ def run(
         fix = "raise train.test_share and train again, or set evaluate.cases: all"
         raise StoreError(cases, "the split has no test case", fix)
     pictured = {*tests, *[case_id for case_id in wanted if case_id not in tests][:SEEN_PICTURES]}
-    scores, pictures = [], {}
+    scores: list[CaseScores] = []
+    pictures: dict[str, Picture] = {}
     for case_id in tqdm(wanted, "evaluate", disable=None):
         probability = _probability(evaluation, case_id)
         scores.append(_score(evaluation, case_id, probability))
         if case_id in pictured:
-            pictures[case_id] = _picture(evaluation, case_id, probability)
+            with evaluation.watch.step("pictures"):
+                pictures[case_id] = _picture(evaluation, case_id, probability)
     _write(evaluation, worst_first(scores), pictures)
     return worst_first(scores)
 
 
-def _write(evaluation: Evaluation, scores: list[CaseScores], pictures: dict[str, bytes]) -> None:
+def _write(evaluation: Evaluation, scores: list[CaseScores], pictures: dict[str, Picture]) -> None:
     """Write the table, the report and, last, the metrics."""
-    tests = [score for score in scores if score.role == "test"] or scores
+    counted = [score for score in scores if score.role == "test"] or scores
+    summary = summarise(counted)
+    with evaluation.watch.step("pictures"):
+        distributions = distributions_picture(scores, counted)
     report = Report(
-        facts=[*evaluation.model.facts, _scored(evaluation.params, tests)],
-        summary=summarise(tests),
+        background=_background(evaluation, counted),
         scores=scores,
-        curves=evaluation.model.curves,
+        counted=counted,
+        summary=summary,
+        distributions=distributions,
         pictures=[(one, pictures[one.case_id]) for one in scores if one.case_id in pictures],
+        tolerance_mm=evaluation.params.tolerance_mm,
     )
     _remove_stale_masks(evaluation.out, {score.case_id for score in scores})
     write_report(evaluation.out / "report.html", report)
-    write_metrics_json(evaluation.out / "metrics.json", summarise(tests))
+    write_metrics_json(evaluation.out / "metrics.json", summary)
     # last: a table program that has it open forbids that, on Windows
     write_cases_csv(evaluation.out / "cases.csv", scores)
+
+
+def _background(evaluation: Evaluation, counted: list[CaseScores]) -> Background:
+    """What is known of the model, and of this evaluation too."""
+    before = evaluation.model.background
+    return replace(
+        before,
+        facts=[*before.facts, _scored(evaluation.params, counted)],
+        times=[*before.times, evaluation.watch.stage_time("Evaluation")],
+    )
 
 
 def _remove_stale_masks(out: Path, case_ids: set[str]) -> None:
@@ -114,34 +133,40 @@ def _remove_stale_masks(out: Path, case_ids: set[str]) -> None:
 
 
 def _probability(evaluation: Evaluation, case_id: str) -> Probability:
-    return liver_probability(
-        evaluation.model.network,
-        evaluation.store.image(case_id),
-        window_zyx=evaluation.model.window_zyx,
-        overlap=evaluation.params.overlap,
-        device=evaluation.device,
-    )
+    with evaluation.watch.step("reading"):
+        volume = evaluation.store.image(case_id)
+    with evaluation.watch.step("network"):
+        return liver_probability(
+            evaluation.model.network,
+            volume,
+            window_zyx=evaluation.model.window_zyx,
+            overlap=evaluation.params.overlap,
+            device=evaluation.device,
+        )
 
 
 def _score(evaluation: Evaluation, case_id: str, probability: Probability) -> CaseScores:
     """Bring a prediction to the source grid, write it as an image and score it."""
     info = evaluation.store.info(case_id)
-    prediction = restore_mask(
-        probability, box=info.box, source_grid=info.source_grid, orientation=info.orientation
-    )
-    path = evaluation.out / "predictions" / f"{case_id}{MASK_ENDING}"
-    write_mask(path, prediction, info.source_grid)
-    return score_case(
-        info.case_id,
-        info.patient_id,
-        evaluation.model.roles.get(case_id, "test"),
-        prediction=(prediction, info.source_grid),
-        truth=(_truth(evaluation, info), info.source_grid),
-        tolerance_mm=evaluation.params.tolerance_mm,
-    )
+    with evaluation.watch.step("source grid"):
+        prediction = restore_mask(
+            probability, box=info.box, source_grid=info.source_grid, orientation=info.orientation
+        )
+    with evaluation.watch.step("masks"):
+        path = evaluation.out / "predictions" / f"{case_id}{MASK_ENDING}"
+        write_mask(path, prediction, info.source_grid)
+    with evaluation.watch.step("scores"):
+        return score_case(
+            info.case_id,
+            info.patient_id,
+            evaluation.model.roles.get(case_id, "test"),
+            prediction=(prediction, info.source_grid),
+            truth=(_truth(evaluation, info), info.source_grid),
+            tolerance_mm=evaluation.params.tolerance_mm,
+        )
 
 
-def _picture(evaluation: Evaluation, case_id: str, probability: Probability) -> bytes:
+def _picture(evaluation: Evaluation, case_id: str, probability: Probability) -> Picture:
     store = evaluation.store
     return case_picture(
         store.image(case_id),
@@ -166,7 +191,7 @@ def _is_test(model: Model, case_id: str) -> bool:
     return model.roles.get(case_id, "test") == "test"
 
 
-def _scored(params: EvaluateParams, tests: list[CaseScores]) -> tuple[str, str]:
+def _scored(params: EvaluateParams, counted: list[CaseScores]) -> tuple[str, str]:
     where = "the whole source grid" if params.scope == "volume" else "the prepared box"
-    kind = "test" if tests[0].role == "test" else "all (there is no test case)"
-    return "Scored", f"{len(tests)} cases ({kind}) on {where}"
+    kind = "test" if counted[0].role == "test" else "all (there is no test case)"
+    return "Scored", f"{len(counted)} cases ({kind}) on {where}"

@@ -1,7 +1,6 @@
 """What lies in a store and is in no manifest: a killed run loses no finished case."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,7 @@ from cache.errors import StoreError
 from cache.files import remove, write_text
 from cache.manifest import NAME, Entry, entry_from_dict, entry_to_dict, read_manifest
 from stages.preprocess.digests import Shortcuts
-
-STATE = ".liver3d"  # beside the store, ignored by git: all that can be made again
+from stages.preprocess.state import state_folder
 
 
 class Journal:
@@ -69,12 +67,6 @@ class Journal:
 def shortcuts_of(out: Path) -> Shortcuts:
     """The digests remembered of a store's files and of its sources."""
     return Shortcuts(state_folder(out) / "digests.jsonl")
-
-
-def state_folder(out: Path) -> Path:
-    """Where shortcuts, the journal and pictures of a store lie: beside it, never in it."""
-    place = Path(os.path.realpath(out))  # one store has one lock, through whatever link it is named
-    return place.parent / STATE / place.name
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from cache.files import remove, remove_partials
 from cache.manifest import Entry, Manifest, read_manifest, write_manifest
 from cache.writer import stored_cases
 from stages.preprocess.digests import absolute
-from stages.preprocess.journal import Journal, only_writer, shortcuts_of, state_folder
+from stages.preprocess.journal import Journal, only_writer, shortcuts_of
 from stages.preprocess.kept import quickly_kept
 from stages.preprocess.outcome import Job, Outcome
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.scan import Scan, scan
+from stages.preprocess.state import state_folder
 from stages.preprocess.tell import Summary, problems_of, summary_of, without_copies, write_pages
 from stages.preprocess.workers.dispatch import worked
 
