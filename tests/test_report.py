@@ -227,7 +227,7 @@ def test_a_time_is_told_as_people_say_it(seconds, text):
 
 
 class TestDistributions:
-    @pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
+    @pytest.mark.parametrize("count", [0, 1, 2, 100])
     def test_any_number_of_cases_can_be_drawn(self, count):
         cases = [scores_of(f"c{index}", dice=1 - index / 200) for index in range(count)]
         picture = Image.open(io.BytesIO(distributions_picture(cases, cases)))
