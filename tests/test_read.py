@@ -1,8 +1,10 @@
 """Reading one file: axes, types, and every way in which a file can be broken."""
 
 import gzip
+import os
 import shutil
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -324,6 +326,24 @@ class TestNames:
     def test_a_header_with_its_data_beside_it_is_read(self, write_volume, name, compress):
         path = write_volume(name, counted(), compress=compress)
         np.testing.assert_array_equal(read_ct(path).array, counted())
+
+    def test_a_nifti_beside_a_nrrd_of_the_same_name_is_not_taken_for_it(self, write_volume):
+        ct = write_volume("ct.nrrd", np.full((5, 6, 7), -1000, np.int16))
+        write_volume("ct.nrrd.nii.gz", np.ones((5, 6, 7), np.uint8))
+        assert (read_ct(ct).array == -1000).all()
+
+    @pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+    def test_what_was_converted_from_nifti_is_read(self, write_volume, tmp_path, name):
+        source = write_volume("ct.nii", np.full((15, 16, 17), -1000, np.int16))
+        image = sitk.ReadImage(str(source))
+        sitk.WriteImage(image, str(tmp_path / name), useCompression=True)
+        assert read_ct(tmp_path / name).array.shape == (15, 16, 17)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is text")
+    def test_a_name_that_is_no_text_is_read(self, write_volume, tmp_path):
+        ct = write_volume("ct.nii.gz", np.full((5, 6, 7), -1000, np.int16))
+        ct = ct.rename(tmp_path / os.fsdecode(b"\xff.nii.gz"))
+        assert read_ct(ct).array.shape == (5, 6, 7)
 
     def test_a_file_that_is_gone_is_refused(self, tmp_path):
         with pytest.raises(SourceError, match="cannot be opened"):

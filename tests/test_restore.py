@@ -1,6 +1,9 @@
 """From the prepared grid back to the CT's own, and into a file with the CT's geometry."""
 
 import itertools
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from cache.errors import DataError
 from cache.grid import IDENTITY, Box, Grid
 from cache.orientation import lps_grid, to_lps
-from stages.evaluate.export import beside, write_mask, write_probability
+from stages.evaluate.export import ENDINGS, beside, write_mask, write_probability
 from stages.evaluate.overlap import overlap
 from stages.evaluate.restore import Place, inside_box, restore, restore_mask
 from stages.preprocess.params import PreprocessParams
@@ -19,6 +22,7 @@ from stages.preprocess.reading.read import as_hu, read_ct
 from stages.resize import resize_mask
 from tiny import PREPROCESS, ball, names
 
+posix = pytest.mark.skipif(sys.platform != "linux", reason="names and limits of Linux")
 ORIENTATIONS = [
     "".join(letters)
     for axes in itertools.permutations(["LR", "PA", "SI"])
@@ -280,6 +284,29 @@ class TestWriteMask:
             write_mask(tmp_path / "new" / name, mask, Grid((5, 6, 7), (2.5, 0.8, 0.7)))
         assert caught.value.where == tmp_path / "new" / name
         assert names(tmp_path) == []
+
+    @posix
+    @pytest.mark.parametrize("ending", ENDINGS)
+    def test_a_full_disk_leaves_no_half_of_a_mask(self, tmp_path, ending):
+        import resource
+
+        noise = np.random.default_rng(0).integers(0, 2, (20, 40, 60), np.uint8)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        try:
+            with pytest.raises(DataError, match="cannot be written"):
+                write_mask(tmp_path / f"mask{ending}", noise, Grid((20, 40, 60), (2.5, 0.8, 0.7)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        assert names(tmp_path) == []
+
+    @posix
+    def test_a_name_that_is_no_text_is_written(self, tmp_path, mask):
+        path = tmp_path / os.fsdecode(b"\xff.nii.gz")
+        write_mask(path, mask, Grid((5, 6, 7), (2.5, 0.8, 0.7)))
+        assert path.is_file()
 
     def test_a_folder_that_cannot_be_made_is_refused(self, tmp_path, mask):
         (tmp_path / "file").write_text("not a folder")

@@ -1,5 +1,8 @@
 """Writing a mask or a probability as an image file in the CT's geometry."""
 
+import errno
+import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from stages.evaluate.window import Probability
 # One file with all of the geometry. Others lose it (png, tif), need a second file beside (mhd,
 # hdr), which replacing() would leave under its temporary name, or crash the process (dcm).
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+NIFTI_HEADER = 352  # bytes before the voxels
+READ_BYTES = 1 << 20  # at once
 
 
 def require_ending(path: Path) -> None:
@@ -35,8 +40,12 @@ def has_ending(path: Path) -> bool:
 
 def beside(path: Path, words: str, ending: str | None = None) -> Path:
     """The path beside a mask's with some words after its name, and its ending or another."""
-    own = next(each for each in ENDINGS if path.name.endswith(each))
+    own = _ending(path)
     return path.with_name(f"{path.name.removesuffix(own)}{words}{ending or own}")
+
+
+def _ending(path: Path) -> str:
+    return next(each for each in ENDINGS if path.name.endswith(each))
 
 
 def write_mask(path: Path, mask: Mask, grid: Grid) -> None:
@@ -82,6 +91,24 @@ def _write(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
     image.SetDirection(grid.direction)
     try:
         with replacing(path) as partial:
-            sitk.WriteImage(image, str(partial), useCompression=True)
-    except (RuntimeError, OSError) as error:
+            # SimpleITK ends the process at a name that is no UTF-8
+            plain = partial.with_name("image" + _ending(path))
+            sitk.WriteImage(image, str(plain), useCompression=True)
+            _require_whole(plain, voxels.nbytes)
+            plain.rename(partial)
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise unwritable(path, error) from error
+
+
+def _require_whole(path: Path, voxel_bytes: int) -> None:
+    """Make sure that a NIfTI file holds its voxels: on a full disk its writer says nothing.
+
+    Raises:
+        OSError, EOFError, zlib.error: it does not.
+    """
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return  # the writers of the others complain
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+        found = sum(len(part) for part in iter(lambda: file.read(READ_BYTES), b""))
+    if found < NIFTI_HEADER + voxel_bytes:
+        raise OSError(errno.ENOSPC, "only a part of it was written; is the disk full?")

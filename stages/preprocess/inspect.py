@@ -91,6 +91,10 @@ def ct_to_predict(path: Path) -> tuple[SourceVolume, Volume, list[Finding]]:
         SourceError: it cannot be used.
     """
     ct = read_ct(path)
+    for finding in ct.findings:
+        # two phases in one folder would be mixed, slice by slice
+        if finding.rule == "dicom_repeats" and not finding.fixable:
+            stop_at(finding)
     unfit = ct_rules.finite(path, ct.array)
     if unfit is not None and not unfit.fixable:
         stop_at(unfit)

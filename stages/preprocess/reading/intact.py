@@ -15,7 +15,12 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from numpy.typing import NDArray
 
 from cache.errors import SourceError
-from stages.preprocess.reading.sniff import GZIP_MAGIC, data_files, extension_by_content
+from stages.preprocess.reading.sniff import (
+    GZIP_MAGIC,
+    NIFTI,
+    data_files,
+    extension_by_content,
+)
 from stages.preprocess.rules.ct import EXPORT_AGAIN
 
 METAIMAGE_HEADER = 1 << 16  # bytes, far more than any has
@@ -29,7 +34,8 @@ def require_whole_file(path: Path, reader: sitk.ImageFileReader) -> None:
     Raises:
         SourceError: states the bytes that are there and that should be.
     """
-    keys = reader.GetMetaDataKeys()
+    # not by the header's keys alone: converted from NIfTI, another format may still have them
+    keys = reader.GetMetaDataKeys() if extension_by_content(path) in NIFTI else ()
     if "vox_offset" not in keys or "bitpix" not in keys:
         _require_whole_metaimage(path, reader)  # NRRD's reader notices by itself
         return

@@ -32,6 +32,7 @@ from stages.preprocess.rules import header
 from stages.preprocess.rules.ct import EXPORT_AGAIN
 
 INT16 = np.iinfo(np.int16)
+NRRD = (".nrrd", ".nhdr")
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def onto_grid(array: NDArray[Any], own: Grid, target: Grid) -> NDArray[Any]:
 def _read_file(path: Path) -> SourceVolume:
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError(path, "is empty", EXPORT_AGAIN, rule="truncated")
-    findings = [header.extension(path, extension_by_content(path))]
+    kind = extension_by_content(path)
+    findings = [header.extension(path, kind)]
     stated = stated_geometry(path)
     require_voxels_behind_header(path)
     if stated is not None:
@@ -151,6 +153,9 @@ def _read_file(path: Path) -> SourceVolume:
     with readable(path) as openable, without_warnings():
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(openable))
+        if kind in NRRD:
+            # asked for ct.nrrd, ITK's reader of NIfTI opens a ct.nrrd.nii.gz beside it
+            reader.SetImageIO("NrrdImageIO")
         try:
             # the header alone decides most rejections; a bad case's voxels are never decompressed
             reader.ReadImageInformation()

@@ -82,8 +82,8 @@ def declared_data_files(path: Path) -> list[Path]:
 def readable(path: Path) -> Iterator[Path]:
     """The path under which SimpleITK can open a file: its own, or a temporary link's.
 
-    A link is made where the extension is missing or wrong, and on Windows where the path is not
-    ASCII, which SimpleITK cannot open there.
+    A link is made where the extension is missing or wrong, and where SimpleITK cannot open the
+    path: on Windows one that is not ASCII, elsewhere one that is no text.
 
     Raises:
         SourceError: it is a git-LFS pointer, or it names its data in a way that hides what is read.
@@ -91,7 +91,7 @@ def readable(path: Path) -> Iterator[Path]:
     extension = extension_by_content(path)
     _require_known_data(path)
     fits = extension is None or path.name.lower().endswith(extension)
-    if fits and (os.name != "nt" or str(path).isascii()):
+    if fits and _can_be_opened(path):
         yield path
         return
     name = f"volume{extension or path.suffix}"
@@ -102,12 +102,23 @@ def readable(path: Path) -> Iterator[Path]:
 @contextmanager
 def readable_series(files: Sequence[Path]) -> Iterator[list[Path]]:
     """The paths under which SimpleITK can open the files of a series, in the same order."""
-    if os.name != "nt" or all(str(path).isascii() for path in files):
+    if all(map(_can_be_opened, files)):
         yield list(files)
         return
     links = {f"{number:06}.dcm": path for number, path in enumerate(files)}
     with linked(links) as folder:
         yield [folder / name for name in links]
+
+
+def _can_be_opened(path: Path) -> bool:
+    """Whether SimpleITK takes this path; at a name that is no UTF-8 it ends the process."""
+    if os.name == "nt":
+        return str(path).isascii()
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:  # bytes of another encoding, kept as surrogates
+        return False
+    return True
 
 
 def _links_beside(path: Path) -> dict[str, Path]:
