@@ -48,7 +48,7 @@ def flag(name: str, text: str) -> Callable[[Any], Any]:
 @flag("tta", "Average over the eight mirrorings of every patch; takes eight times as long.")
 @flag("keep-largest", "Keep the largest connected piece of the mask alone.")
 @flag("fill-holes", "Fill what the mask encloses on all sides.")
-@flag("probabilities", "Also write the probability of liver, <name>_probability.nii.gz.")
+@flag("probabilities", "Also write the probability of liver, <name>_probability, beside the mask.")
 @flag("dicom-seg", "Also write a DICOM segmentation of a DICOM series, <name>.dcm.")
 @device_option
 def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: Any) -> None:

@@ -175,6 +175,14 @@ def test_a_missing_parameter_is_named(bundle):
     assert "missing or wrong: preprocess" in refused(bundle)
 
 
+@pytest.mark.parametrize(
+    "changed", [{"window_zyx": [8, 8, 8]}, {"window_zyx": [-5, 16, 16]}, {"threshold": 0.9}]
+)
+def test_what_nothing_would_heed_is_refused(bundle, changed):
+    change(bundle, **changed)
+    assert "missing or wrong" in refused(bundle)
+
+
 def test_a_newer_bundle_is_refused_by_its_version(bundle):
     change(bundle, format_version=9)
     assert "has format 9; this liver3d reads up to 1\n  fix: update liver3d" in refused(bundle)

@@ -61,4 +61,5 @@ def training_cases(cases: Path, checkpoint: Checkpoint) -> TrainingCases | None:
 
 def are_phantoms(patients: Iterable[str]) -> bool:
     """Whether all of them are named as our own synthetic CTs are."""
-    return all(PHANTOM.fullmatch(patient) for patient in patients)
+    names = list(patients)
+    return bool(names) and all(PHANTOM.fullmatch(name) for name in names)

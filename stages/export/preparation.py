@@ -1,8 +1,8 @@
 """``preparation.json`` of a bundle: what is to be done with a CT before and after the graph."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from cache.grid import Triple
 
@@ -44,3 +44,15 @@ class Preparation(BaseModel, frozen=True):
         " null leaves an axis as it is"
     )
     outside_box: str = "what the crop leaves out is background"
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> Self:
+        """Refuse what a hand has changed and nothing here would heed."""
+        least = self.graph.smallest_side
+        if self.window_zyx is not None and min(self.window_zyx) < least:
+            raise ValueError(
+                f"window_zyx is {list(self.window_zyx)}; every side is {least} or more"
+            )
+        if (self.overlap, self.threshold) != (0.5, 0.5):
+            raise ValueError("overlap and threshold are 0.5; neither can be chosen here")
+        return self

@@ -18,9 +18,11 @@ from stages.export.parity import Parity, allowed, compared, require_parity
 from stages.export.preparation import FILE, GraphFile, Preparation
 from stages.export.program import OnHu
 from stages.export.sample import Sample, sample_of
+from stages.preprocess.params import preparation_of
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint
 
 CARD, PARITY = "README.md", "parity.json"
+BUNDLE_FILES = {FILE, CARD, PARITY, "model.onnx", "model.pt2", "example.py"}
 LIBRARIES = ("torch", "onnx", "onnxruntime")
 
 
@@ -55,16 +57,18 @@ def run(places: Places, form: Form, *, code: dict[str, str]) -> Parity:
     Raises:
         ModelError: there is no whole model, the scores are none, ``out`` holds something else than
             a bundle, or the graph does not compute what the network does.
-        ParamsError: a library that the form needs is not installed, or the model's windows are too
-            small for it.
+        ParamsError: a library that the form needs is not installed, the model's windows are too
+            small for it, or its preparation has parameters this version does not know.
         StoreError: the store is damaged.
     """
     _require_replaceable(places.out)
     checkpoint = load_checkpoint(places.model)
+    fix = "use the liver3d it was trained with, or train it again"
+    preparation_of(checkpoint.preprocess, places.model, made="was trained", fix=fix)
     _require_large_windows(checkpoint, form)
     metrics = read_metrics(places.metrics)
     sample = sample_of(places.cases, checkpoint)
-    with replacing(places.out) as partial:
+    with replacing(places.out.resolve()) as partial:  # "." has no name of its own
         partial.mkdir()
         params = checkpoint.params()
         form.write(partial / form.file, checkpoint.network(), params.hu_window)
@@ -84,7 +88,8 @@ def run(places: Places, form: Form, *, code: dict[str, str]) -> Parity:
 def _require_replaceable(out: Path) -> None:
     """Refuse a place that holds anything but a bundle: it would all be deleted."""
     if out.is_dir():
-        if (out / FILE).is_file() or not any(out.iterdir()):
+        names = {path.name for path in out.iterdir()}
+        if not names or (FILE in names and names <= BUNDLE_FILES):
             return
         fact = "is a folder with other things than a bundle in it"
     elif out.exists():
