@@ -109,8 +109,8 @@ class TestFinding:
         for name in ("cts/1.nii.gz", "cts/1.nrrd", "cts/2.nrrd"):
             write_ct(name)
         assert found(tmp_path / "cts") == {
-            "1.nii.gz": "1.nii.gz.nii.gz",
-            "1.nrrd": "1.nrrd.nii.gz",
+            "1.nii.gz": "1_nii_gz.nii.gz",
+            "1.nrrd": "1_nrrd.nii.gz",
             "2.nrrd": "2.nii.gz",
         }
 
@@ -118,7 +118,28 @@ class TestFinding:
         write_ct("cts/1.nii.gz")
         write_ct("cts/1_probability.nii.gz")
         masks = found(tmp_path / "cts").values()
-        assert set(masks) == {"1.nii.gz", "1_probability.nii.gz.nii.gz"}
+        assert set(masks) == {"1.nii.gz", "1_probability_nii_gz.nii.gz"}
+
+    def test_two_cts_that_would_still_have_one_mask_are_refused(self, write_ct, tmp_path):
+        for name in ("cts/1.nii.gz", "cts/1.nrrd", "cts/1_nrrd.nii.gz"):
+            write_ct(name)
+        with pytest.raises(DataError, match="would have the same mask as"):
+            find_tasks(tmp_path / "cts", tmp_path / "masks")
+
+    @pytest.mark.parametrize(
+        ("ct", "out"), [("cts/1.nii.gz", "cts/1.nii.gz"), ("cts", "cts"), ("S1", "S1/a.nii.gz")]
+    )
+    def test_a_mask_never_takes_the_place_of_a_ct(self, write_ct, tmp_path, ct, out):
+        write_ct("cts/1.nii.gz")
+        series(tmp_path / "S1")
+        with pytest.raises(DataError, match=r"place of a CT|where the CTs lie"):
+            find_tasks(tmp_path / ct, tmp_path / out)
+
+    def test_a_file_where_the_folder_for_masks_should_be_is_refused(self, write_ct, tmp_path):
+        write_ct("cts/1.nii.gz")
+        (tmp_path / "masks").touch()
+        with pytest.raises(DataError, match="is a file, where the folder"):
+            find_tasks(tmp_path / "cts", tmp_path / "masks")
 
     def test_masks_of_an_earlier_run_below_the_cts_are_not_taken_for_cts(self, write_ct, tmp_path):
         write_ct("cts/1.nii.gz")
@@ -266,6 +287,38 @@ class TestAgain:
         write_ct("cts/1.nii.gz", seed=1)
         assert predict().exit_code == 0
         assert done() == ["1.nii.gz"]
+
+    def test_the_mask_of_a_ct_that_became_unusable_goes(self, done, predict, tmp_path):
+        (tmp_path / "cts" / "1.nii.gz").write_bytes(b"")
+        predict()
+        assert names(tmp_path / "masks") == ["0.nii.gz", "2.nii.gz", NAME]
+
+    def test_a_mask_that_somebody_corrected_is_never_replaced(self, done, predict, tmp_path):
+        mask = tmp_path / "masks" / "1.nii.gz"
+        mask.write_bytes(b"corrected by hand")
+        for _ in range(2):
+            ended = predict("--fill-holes")
+            assert ended.exit_code == 2
+            assert "was changed since it was predicted" in ended.output
+        assert mask.read_bytes() == b"corrected by hand"
+        assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
+
+    def test_a_ct_that_takes_anothers_name_takes_its_mask(self, done, predict, tmp_path, write_ct):
+        first = (tmp_path / "cts" / "1.nii.gz").rename(tmp_path / "1.nii.gz")
+        write_ct("cts/1.nrrd", seed=4)
+        predict()
+        (tmp_path / "cts" / "1.nrrd").unlink()
+        first.rename(tmp_path / "cts" / "1.nii.gz")
+        assert "2/3 1.nii.gz: liver 30 ml\n" in predict().output
+
+    def test_a_journal_that_names_files_elsewhere_deletes_none(self, done, predict, tmp_path):
+        journal = tmp_path / "masks" / NAME
+        fields = json.loads(journal.read_text())
+        fields["predictions"]["1.nii.gz"]["files"]["../cts/0.nii.gz"] = "0" * 64
+        journal.write_text(json.dumps(fields))
+        predict("--fill-holes")
+        assert (tmp_path / "cts" / "0.nii.gz").is_file()
+        assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 1}'])
     def test_a_damaged_journal_costs_time_alone(self, done, predict, tmp_path, content):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from monai.inferers.utils import sliding_window_inference
 
 from cache.case import AIR_HU
+from cache.errors import ModelError
 from stages.evaluate.window import Windows, liver_of, liver_probability, probability_planes
 
 CPU = torch.device("cpu")
@@ -184,6 +185,14 @@ def test_planes_come_as_soon_as_no_later_window_touches_them():
     planes = probability_planes(liver_of(recorder), volume, windows, device=CPU)
     shown = [len(recorder.seen) for _ in planes]
     assert shown == [1] * 8 + [2] * 8 + [3] * 8 + [4] * 16
+
+
+def test_values_that_are_no_numbers_do_not_pass_for_background():
+    def broken(patch):
+        return torch.full((1, 2, *patch.shape[2:]), torch.nan)
+
+    with pytest.raises(ModelError, match="no numbers"):
+        predict(random_volume((16, 16, 16)), broken)
 
 
 def test_no_gradient_is_kept():

@@ -108,7 +108,8 @@ def _write(evaluation: Evaluation, scores: list[CaseScores], pictures: dict[str,
         pictures=[(one, pictures[one.case_id]) for one in scores if one.case_id in pictures],
         tolerance_mm=evaluation.params.tolerance_mm,
     )
-    _remove_stale_masks(evaluation.out, {score.case_id for score in scores})
+    left_out = set(evaluation.store.case_ids) - {score.case_id for score in scores}
+    _remove_stale_masks(evaluation.out, left_out)
     write_report(evaluation.out / "report.html", report)
     write_metrics_json(evaluation.out / "metrics.json", summary)
     # last: a table program that has it open forbids that, on Windows
@@ -125,11 +126,10 @@ def _background(evaluation: Evaluation, counted: list[CaseScores]) -> Background
     )
 
 
-def _remove_stale_masks(out: Path, case_ids: set[str]) -> None:
-    """Delete the masks of an earlier run's cases: folder and table must say the same."""
-    for mask in (out / "predictions").glob(f"*{MASK_ENDING}"):
-        if mask.name.removesuffix(MASK_ENDING) not in case_ids:
-            mask.unlink()
+def _remove_stale_masks(out: Path, left_out: set[str]) -> None:
+    """Delete the masks of cases that are no longer scored: folder and table must say the same."""
+    for case_id in left_out:  # files of other names are somebody else's
+        (out / "predictions" / f"{case_id}{MASK_ENDING}").unlink(missing_ok=True)
 
 
 def _probability(evaluation: Evaluation, case_id: str) -> Probability:

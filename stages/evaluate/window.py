@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.case import AIR_HU, Volume
+from cache.errors import ModelError
 from cache.grid import Box, Triple, triple
 
 Network = Callable[[Tensor], Tensor]  # HU float32 (B, 1, D, H, W) -> logits (B, 2, D, H, W)
@@ -115,6 +116,9 @@ def probability_planes(
 
     Yields:
         float32 in [0, 1], (Y, X).
+
+    Raises:
+        ModelError: the network gave something that is no number.
     """
     weights = _weights(windows, device)
     of_row = _weights_of_row(windows, weights)
@@ -127,6 +131,7 @@ def probability_planes(
         done = stop - start  # planes that no later window touches
         # sums of weights are equal to rounding
         slab = (total[:done] / weight[:done])[windows.box.slices].clamp_(max=1)
+        _require_finite(slab)
         yield from slab.cpu().numpy()
         total, weight = _moved_on(total, done), _moved_on(weight, done)
 
@@ -140,6 +145,14 @@ def liver_of(network: Network) -> PatchProbability:
         return torch.sigmoid(logits[:, 1:] - logits[:, :1])
 
     return predict
+
+
+def _require_finite(slab: Tensor) -> None:
+    """Refuse what would pass for background: NaN is not above one half."""
+    if not torch.isfinite(slab).all():
+        fact = "gave values that are no numbers"
+        fix = "use a model with sound weights, or train it with precision: fp32"
+        raise ModelError("the network", fact, fix)
 
 
 def _starts(side: int, window: int, overlap: float) -> list[int]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cache.case import Mask
-from cache.errors import ParamsError
+from cache.errors import ParamsError, SourceError
 from cache.files import replacing
 from stages.evaluate.export import unwritable
+from stages.predict.slices import WITHOUT
 
 SERIES_NUMBER = 1000  # behind the scanner's own, which viewers sort by it
 COLOUR_CIELAB = (41486, 40888, 41006)  # red-brown, sRGB 221 130 101, as 3D Slicer paints livers
@@ -78,6 +79,10 @@ def write_seg(
             segmentation.save_as(partial)
     except OSError as error:
         raise unwritable(path, error) from error
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        # highdicom on odd tags; its words may quote what stands in them
+        fact = f"cannot be made from the tags of the slices ({type(error).__name__})"
+        raise SourceError(path, fact, f"export the series again, or {WITHOUT}") from error
 
 
 def _liver(version: str, model: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import DataError, SourceError
-from stages.evaluate.export import has_ending, require_ending
+from stages.evaluate.export import beside, has_ending, require_ending
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content, is_dicom
 
@@ -48,17 +48,29 @@ def find_tasks(ct: Path, out: Path) -> tuple[list[Task], bool]:
         CT lies in ``ct``.
 
     Raises:
-        DataError: ``out`` has no ending for a mask, or is one file for several CTs.
+        DataError: ``out`` has no ending for a mask, is one file for several CTs, or is where a CT
+            lies.
         SourceError: there is no CT.
     """
+    tasks, are_many = _tasks(ct, out)
+    _spare_sources(tasks)
+    return tasks, are_many
+
+
+def _tasks(ct: Path, out: Path) -> tuple[list[Task], bool]:
     if not ct.is_dir() or is_series(ct):
         require_ending(out)
         return [Task(ct.name, ct, out)], False
+    if _place(out) == _place(ct):
+        fix = "name another folder"
+        raise DataError(out, "is where the CTs lie; the next run would take the masks for CTs", fix)
     found = sorted(_below(Tree(ct), ct, os.path.realpath(out)))
     if not found:
         fix = "name a CT's file, the folder of a DICOM series, or a folder with CTs"
         raise SourceError(ct, "holds no CT", fix)
     if not has_ending(out):
+        if out.exists() and not out.is_dir():
+            raise DataError(out, "is a file, where the folder for the masks should be", "move it")
         return _named(ct, found, out), True
     if len(found) > 1:
         raise DataError(out, f"is one mask, but {ct} holds {len(found)} CTs", "name a folder")
@@ -97,18 +109,53 @@ def _is_volume(path: Path) -> bool:
         return True
 
 
+def _spare_sources(tasks: Sequence[Task]) -> None:
+    """Refuse a file that would take the place of a CT, or lie among the slices of one.
+
+    Raises:
+        DataError: names it.
+    """
+    sources = {_place(task.path) for task in tasks}
+    for task in tasks:
+        files = (task.mask, beside(task.mask, PROBABILITY), beside(task.mask, "", ".dcm"))
+        for file in files:
+            if sources & {_place(file), _place(file.parent)}:
+                fact = "would take the place of a CT, or lie among its slices"
+                raise DataError(file, fact, "name another --out")
+
+
+def _place(path: Path) -> str:
+    """What two names of one place have in common, on a disk that ignores case too."""
+    return os.path.realpath(path).casefold()
+
+
 def _named(ct: Path, found: list[Path], out: Path) -> list[Task]:
-    """A mask for each CT, called as the CT; where two would be called the same, endings stay."""
+    """A mask for each CT, called as the CT; where two would be called the same, endings stay.
+
+    Raises:
+        DataError: two CTs would still have one mask.
+    """
     bare = {path: path.relative_to(ct).with_name(_without_ending(path)) for path in found}
     counts = Counter(str(name).lower() for name in bare.values())
     tasks = []
     for path, name in bare.items():
         own = path.relative_to(ct)
         is_plain = counts[str(name).lower()] == 1 and not name.name.endswith(PROBABILITY)
-        kept = name if is_plain else own
+        # no second dot: ITK's reader of NIfTI, asked for 1.nrrd, opens a 1.nrrd.nii.gz beside it
+        kept = name if is_plain else own.with_name(own.name.replace(".", "_"))
         mask = out / kept.with_name(kept.name + MASK_ENDING)
         tasks.append(Task(own.as_posix(), path, mask))
+    _require_own_masks(tasks)
     return tasks
+
+
+def _require_own_masks(tasks: Sequence[Task]) -> None:
+    owners: dict[str, Task] = {}
+    for task in tasks:
+        other = owners.setdefault(str(task.mask).lower(), task)
+        if other is not task:
+            fact = f"would have the same mask as {other.name}, {task.mask.name}"
+            raise DataError(task.path, fact, "rename one of the two CTs")
 
 
 def _without_ending(path: Path) -> str:

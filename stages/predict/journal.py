@@ -1,9 +1,10 @@
 """predictions.json: what became of each CT, so that a run that was killed goes on."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cache.errors import SourceError
 from cache.files import write_json
@@ -13,6 +14,7 @@ NAME = "predictions.json"
 SCHEMA_VERSION = 1
 
 Stamp = list[int]  # files, bytes, newest change in ns
+Written = dict[str, str]  # file below the folder -> SHA-256
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Entry:
     Attributes:
         key: SHA-256 over the models and the choices it was predicted with.
         stamp: what its files looked like.
-        files: what was written, below the folder of predictions.json; empty if there was a fault.
+        files: what was written, below the folder of predictions.json, and its SHA-256; if there
+            was a fault, what could not be taken away.
         liver_ml: volume of the mask; None if there was a fault.
         warnings: what is to be doubted about the CT.
         fault: why there is no mask, and what to do about it; None if there is one.
@@ -30,7 +33,7 @@ class Entry:
 
     key: str
     stamp: Stamp
-    files: list[str]
+    files: Written
     liver_ml: float | None
     warnings: list[str]
     fault: str | None
@@ -43,26 +46,70 @@ class Journal:
         self._out = out
         self._entries = _read(out / NAME)
 
-    def finished(self, name: str, key: str, stamp: Stamp) -> Entry | None:
-        """The entry of a CT that is as it was, was predicted so, and whose masks are there."""
+    def finished(self, name: str, key: str, stamp: Stamp, mask: Path) -> Entry | None:
+        """The entry of a CT that is as it was, was predicted so, and whose files are there."""
         entry = self._entries.get(name)
         if entry is None or entry.fault is not None or (entry.key, entry.stamp) != (key, stamp):
             return None
+        if mask.relative_to(self._out).as_posix() not in entry.files:
+            return None
         return entry if all((self._out / file).is_file() for file in entry.files) else None
 
-    def files(self, name: str) -> list[str]:
-        """What an earlier run wrote of a CT, below the folder; nothing if it knew none."""
+    def require_unchanged(self, name: str) -> None:
+        """Refuse to replace what somebody has changed since it was written.
+
+        Raises:
+            SourceError: names the file.
+        """
+        for file, digest in self._files(name).items():
+            path = self._out / file
+            if path.is_file() and digest_of(path) != digest:
+                fact = "was changed since it was predicted, and would be replaced"
+                raise SourceError(path, fact, "move it away, or name another --out")
+
+    def discard(self, name: str, *, but: Written) -> Written:
+        """Delete what an earlier run wrote of a CT and nobody has changed since.
+
+        Args:
+            name: of the CT.
+            but: what is to stay.
+
+        Returns:
+            What is left of it because it was changed.
+        """
+        left = {}
+        for file, digest in self._files(name).items():
+            path = self._out / file
+            if file in but or not path.is_file():
+                continue
+            if digest_of(path) == digest:
+                path.unlink()
+            else:
+                left[file] = digest
+        return left
+
+    def _files(self, name: str) -> Written:
         entry = self._entries.get(name)
-        return [] if entry is None else entry.files
+        return {} if entry is None else entry.files
 
     def add(self, name: str, entry: Entry) -> None:
-        """Write down what became of a CT."""
+        """Write down what became of a CT; another one that had the same files has them no more."""
+        for other in [
+            each for each, one in self._entries.items() if one.files.keys() & entry.files
+        ]:
+            del self._entries[other]
         self._entries[name] = entry
         fields = {
             "schema_version": SCHEMA_VERSION,
             "predictions": {each: asdict(one) for each, one in self._entries.items()},
         }
         write_json(self._out / NAME, fields)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file; its time would change with every copy of the folder."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -92,6 +139,17 @@ def _read(path: Path) -> dict[str, Entry]:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields["schema_version"] != SCHEMA_VERSION:
             return {}
-        return {name: Entry(**entry) for name, entry in fields["predictions"].items()}
+        entries = {name: Entry(**entry) for name, entry in fields["predictions"].items()}
+        for entry in entries.values():
+            for file in entry.files:
+                _require_below(file)
+        return entries
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # all is predicted anew
+
+
+def _require_below(file: str) -> None:
+    """ValueError for a name that leads out of the folder: files are deleted by these."""
+    parts = PurePosixPath(file).parts
+    if not parts or file.startswith("/") or ":" in parts[0] or ".." in parts or "\\" in file:
+        raise ValueError(file)

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cache.case import Volume
+from cache.errors import SourceError
 from cache.grid import triple
 from stages.evaluate.export import beside, write_mask, write_probability
 from stages.evaluate.restore import Place, Restored, restore
@@ -113,6 +114,14 @@ def predict_one(task: Task, predictor: Predictor) -> Predicted:
         SourceError: the CT cannot be used.
         DataError: the model's patches do not fit into memory, or a file cannot be written.
     """
+    try:
+        return _predicted(task, predictor)
+    except MemoryError as error:
+        fix = "close other programs, or predict it on a machine with more memory"
+        raise SourceError(task.path, "does not fit into memory", fix) from error
+
+
+def _predicted(task: Task, predictor: Predictor) -> Predicted:
     choices = predictor.choices
     slices, doubts = _source_slices(task, choices)
     prepared = read_prepared(task.path, predictor.ensemble.preprocess)

@@ -1,12 +1,12 @@
 """Predicting a folder of CTs: one after the other, what is finished is left as it is."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache.errors import DataError, ParamsError, SourceError
+from cache.errors import DataError, ModelError, ParamsError, SourceError
 from stages.predict.find import Task
-from stages.predict.journal import Entry, Journal, stamp_of
+from stages.predict.journal import Entry, Journal, digest_of, stamp_of
 from stages.predict.one import Predicted, Predictor, predict_one
 
 
@@ -49,22 +49,25 @@ def _outcome(task: Task, out: Path, predictor: Predictor, *, journal: Journal, k
     stamp = [0, 0, 0]
     try:
         stamp = stamp_of(task.path)
-        entry = journal.finished(task.name, key, stamp)
+        entry = journal.finished(task.name, key, stamp, task.mask)
         if entry is not None:
             return Outcome(task, entry.liver_ml, entry.warnings, is_old=True)
+        journal.require_unchanged(task.name)
         predicted = predict_one(task, predictor)
-    except (SourceError, ParamsError) as fault:  # the CT cannot be used, or is too large
-        told = f"{fault.fact}; {fault.fix}"
-        journal.add(task.name, Entry(key, stamp, [], None, [], told))
+    except (SourceError, ParamsError, ModelError) as fault:  # of this CT; others may do
+        # the mask of what the CT was before would pass for its own
+        left = journal.discard(task.name, but={})
+        # the journal goes with the masks: folders above the CTs are nobody's business
+        told = f"{fault.fact}; {fault.fix}".replace(str(task.path), task.name)
+        journal.add(task.name, Entry(key, stamp, left, None, [], told))
         return Outcome(task, None, [], fault)
     entry = _entry(predicted, out, key, stamp)
-    for stale in set(journal.files(task.name)) - set(entry.files):
-        # the probability of another model beside this mask would mislead
-        (out / stale).unlink(missing_ok=True)
-    journal.add(task.name, entry)
+    # the probability of another model beside this mask would mislead
+    left = journal.discard(task.name, but=entry.files)
+    journal.add(task.name, replace(entry, files=left | entry.files))
     return Outcome(task, predicted.liver_ml, predicted.warnings)
 
 
 def _entry(predicted: Predicted, out: Path, key: str, stamp: list[int]) -> Entry:
-    files = [path.relative_to(out).as_posix() for path in predicted.files]
+    files = {path.relative_to(out).as_posix(): digest_of(path) for path in predicted.files}
     return Entry(key, stamp, files, round(predicted.liver_ml, 3), predicted.warnings, None)

@@ -55,7 +55,7 @@ def source_slices(folder: Path) -> tuple[list[Any], list[str]]:
     Raises:
         SourceError: no series can be used, or a slice lacks what a segmentation refers to.
     """
-    slices = [_reference(path) for path in choose_series(folder, is_ct=True).slices]
+    slices = [_checked_reference(path) for path in choose_series(folder, is_ct=True).slices]
     made_up = [_stands_in(each, key) for each in slices for key in ABOVE_A_FILE]
     for key in ("StudyInstanceUID", "FrameOfReferenceUID"):
         if len({str(each.get(key)) for each in slices}) > 1:
@@ -65,6 +65,15 @@ def source_slices(folder: Path) -> tuple[list[Any], list[str]]:
         # equal to rounding, for they are one series; highdicom wants them equal to the last digit
         each.ImageOrientationPatient = slices[0].ImageOrientationPatient
     return slices, [ALONE] if any(made_up) else []
+
+
+def _checked_reference(path: Path) -> Any:
+    try:
+        return _reference(path)
+    except (ValueError, TypeError, AttributeError) as error:
+        # pydicom converts a value when it is asked for; its words may quote it
+        fact = f"has a tag that cannot be understood ({type(error).__name__})"
+        raise SourceError(path, fact, f"export the series again, or {WITHOUT}") from error
 
 
 def _reference(path: Path) -> Any:
