@@ -21,6 +21,7 @@ from pydicom.uid import (
 
 from cache.errors import SourceError
 from cache.grid import Grid
+from stages.preprocess.inspect import ct_to_predict
 from stages.preprocess.reading.dicom import choose_series
 from stages.preprocess.reading.png import png_files
 from stages.preprocess.reading.read import as_hu, read_ct, read_label
@@ -265,6 +266,12 @@ class TestSlices:
         repeats = finding(volume, "dicom_repeats")
         assert not repeats.fixable
         assert repeats.fact.startswith("1 slices lie where there is another one, with other voxels")
+
+    def test_two_phases_in_one_folder_are_not_mixed_into_a_ct_to_predict(self, write_series):
+        folder = write_series()
+        write_slice(folder / "zz-phase-2", counted()[2] + 50, positions()[2])
+        with pytest.raises(SourceError, match="with other voxels"):
+            ct_to_predict(folder)
 
     def test_a_tilted_gantry_breaks_the_direction(self, write_series):
         # 1.443 = 2.5 tan 30 degrees

@@ -104,6 +104,14 @@ def test_every_frame_is_the_mask_of_the_slice_it_refers_to(write_series, write, 
         np.testing.assert_array_equal(frames[one.SOPInstanceUID], expected)
 
 
+def test_a_tag_that_cannot_be_understood_is_named_before_any_work(write_series):
+    folder = write_series(SliceThickness="7.25")
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"7.25", b"7,25"))
+    with pytest.raises(SourceError, match="--dicom-seg"):
+        source_slices(folder)
+
+
 def test_slices_stacked_the_other_way_are_told_apart_too(write_series, write, mask):
     # the normal of these slices points to the feet
     folder = write_series(ImageOrientationPatient=[1, 0, 0, 0, -1, 0])

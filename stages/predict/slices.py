@@ -96,6 +96,8 @@ def _reference(path: Path) -> Any:
             reference.add(header[key])
     for key in LEFT_EMPTY:
         setattr(reference, key, None)
+    # pydicom leaves what is no number as text, and highdicom would stumble over it in the end
+    float(reference.get("SliceThickness") or 0)
     if reference.SOPClassUID != CT_IMAGE:
         fact = f"is a {reference.SOPClassUID.name}, not a CT Image Storage"
         raise SourceError(path, fact, WITHOUT)
