@@ -59,7 +59,7 @@ def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: 
     left as it is. Not for clinical use.
     """
     chosen = Choices(**choices)
-    tasks, are_many = find_tasks(ct, out)
+    tasks, are_many = find_tasks(ct, out, chosen.beside_masks)
     if chosen.dicom_seg:
         _require_dicom_seg(tasks, are_many=are_many)
     predictor = Predictor(load_ensemble(models, device), chosen, liver3d_version())

@@ -13,12 +13,27 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from cache.errors import DataError, SourceError
 from pipeline.predict import main
-from stages.predict.find import find_tasks
+from stages.predict.find import PROBABILITY, find_tasks
 from stages.predict.journal import NAME
 from test_dicom import counted, positions, write_slice
 from tiny import brightness_network, names
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+FOREIGN = json.dumps(
+    {
+        "schema_version": 2,
+        "predictions": {
+            "1.nii.gz": {
+                "key": "k",
+                "stamp": [1, 2, 3],
+                "files": ["1.nii.gz"],
+                "liver_ml": 1.0,
+                "warnings": [],
+                "fault": None,
+            }
+        },
+    }
+)
 SHAPE_ZYX = (18, 20, 22)
 PATIENCE_S = 120.0
 
@@ -134,6 +149,13 @@ class TestFinding:
         series(tmp_path / "S1")
         with pytest.raises(DataError, match=r"place of a CT|where the CTs lie"):
             find_tasks(tmp_path / ct, tmp_path / out)
+
+    def test_a_probability_takes_the_place_of_a_ct_only_if_it_is_written(self, write_ct, tmp_path):
+        ct = write_ct("1_probability.nii.gz")
+        out = tmp_path / "1.nii.gz"
+        assert not find_tasks(ct, out)[1]
+        with pytest.raises(DataError, match="place of a CT"):
+            find_tasks(ct, out, [PROBABILITY])
 
     def test_a_file_where_the_folder_for_masks_should_be_is_refused(self, write_ct, tmp_path):
         write_ct("cts/1.nii.gz")
@@ -303,6 +325,15 @@ class TestAgain:
         assert mask.read_bytes() == b"corrected by hand"
         assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
 
+    def test_nor_is_it_replaced_for_a_ct_that_took_its_name(
+        self, done, predict, tmp_path, write_ct
+    ):
+        (tmp_path / "masks" / "1.nii.gz").write_bytes(b"corrected by hand")
+        (tmp_path / "cts" / "1.nii.gz").unlink()
+        write_ct("cts/1.nrrd", seed=4)
+        assert "was changed since it was predicted" in predict().output
+        assert (tmp_path / "masks" / "1.nii.gz").read_bytes() == b"corrected by hand"
+
     def test_a_ct_that_takes_anothers_name_takes_its_mask(self, done, predict, tmp_path, write_ct):
         first = (tmp_path / "cts" / "1.nii.gz").rename(tmp_path / "1.nii.gz")
         write_ct("cts/1.nrrd", seed=4)
@@ -320,7 +351,7 @@ class TestAgain:
         assert (tmp_path / "cts" / "0.nii.gz").is_file()
         assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
 
-    @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 1}'])
+    @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 2}', FOREIGN])
     def test_a_damaged_journal_costs_time_alone(self, done, predict, tmp_path, content):
         (tmp_path / "masks" / NAME).write_text(content)
         ended = predict()

@@ -13,6 +13,7 @@ from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content, is
 
 MASK_ENDING = ".nii.gz"
 PROBABILITY = "_probability"  # stands behind the name of a mask whose probability a file holds
+SEGMENTATION = ".dcm"  # in place of the mask's ending
 DICOM_INDEX = "DICOMDIR"  # DICOM by its content, but no image
 
 
@@ -36,12 +37,13 @@ class Task:
         return self.path.is_dir()
 
 
-def find_tasks(ct: Path, out: Path) -> tuple[list[Task], bool]:
+def find_tasks(ct: Path, out: Path, beside_it: Sequence[str] = ()) -> tuple[list[Task], bool]:
     """The CT that was named, or those below the folder that was named.
 
     Args:
         ct: a file, a folder with the files of a DICOM series, or a folder with any of these below.
         out: the mask's file of one CT, or the folder for those of several.
+        beside_it: what else is written, PROBABILITY or SEGMENTATION.
 
     Returns:
         The tasks sorted by name, and whether ``out`` is a folder: then each mask lies in it as its
@@ -53,7 +55,7 @@ def find_tasks(ct: Path, out: Path) -> tuple[list[Task], bool]:
         SourceError: there is no CT.
     """
     tasks, are_many = _tasks(ct, out)
-    _spare_sources(tasks)
+    _spare_sources(tasks, beside_it)
     return tasks, are_many
 
 
@@ -75,6 +77,11 @@ def _tasks(ct: Path, out: Path) -> tuple[list[Task], bool]:
     if len(found) > 1:
         raise DataError(out, f"is one mask, but {ct} holds {len(found)} CTs", "name a folder")
     return [Task(found[0].name, found[0], out)], False
+
+
+def written_beside(mask: Path, what: str) -> Path:
+    """The file beside a mask that holds its PROBABILITY or its SEGMENTATION."""
+    return beside(mask, "", what) if what == SEGMENTATION else beside(mask, what)
 
 
 def is_series(folder: Path) -> bool:
@@ -109,7 +116,7 @@ def _is_volume(path: Path) -> bool:
         return True
 
 
-def _spare_sources(tasks: Sequence[Task]) -> None:
+def _spare_sources(tasks: Sequence[Task], beside_it: Sequence[str]) -> None:
     """Refuse a file that would take the place of a CT, or lie among the slices of one.
 
     Raises:
@@ -117,8 +124,7 @@ def _spare_sources(tasks: Sequence[Task]) -> None:
     """
     sources = {_place(task.path) for task in tasks}
     for task in tasks:
-        files = (task.mask, beside(task.mask, PROBABILITY), beside(task.mask, "", ".dcm"))
-        for file in files:
+        for file in (task.mask, *(written_beside(task.mask, what) for what in beside_it)):
             if sources & {_place(file), _place(file.parent)}:
                 fact = "would take the place of a CT, or lie among its slices"
                 raise DataError(file, fact, "name another --out")

@@ -11,7 +11,7 @@ from cache.files import write_json
 from stages.preprocess.reading.sniff import data_files
 
 NAME = "predictions.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Stamp = list[int]  # files, bytes, newest change in ns
 Written = dict[str, str]  # file below the folder -> SHA-256
@@ -55,15 +55,17 @@ class Journal:
             return None
         return entry if all((self._out / file).is_file() for file in entry.files) else None
 
-    def require_unchanged(self, name: str) -> None:
-        """Refuse to replace what somebody has changed since it was written.
+    def require_unchanged(self, name: str, mask: Path) -> None:
+        """Refuse to replace what somebody has changed since it was written, for this CT or another.
 
         Raises:
             SourceError: names the file.
         """
-        for file, digest in self._files(name).items():
+        own = mask.relative_to(self._out).as_posix()
+        known = {file: one.files[file] for one in self._entries.values() for file in one.files}
+        for file in {own, *self._files(name)} & known.keys():
             path = self._out / file
-            if path.is_file() and digest_of(path) != digest:
+            if path.is_file() and digest_of(path) != known[file]:
                 fact = "was changed since it was predicted, and would be replaced"
                 raise SourceError(path, fact, "move it away, or name another --out")
 
@@ -141,7 +143,7 @@ def _read(path: Path) -> dict[str, Entry]:
             return {}
         entries = {name: Entry(**entry) for name, entry in fields["predictions"].items()}
         for entry in entries.values():
-            for file in entry.files:
+            for file, _digest in entry.files.items():  # AttributeError for a list of names
                 _require_below(file)
         return entries
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

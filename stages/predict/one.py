@@ -14,13 +14,13 @@ from tqdm import tqdm
 from cache.case import Volume
 from cache.errors import SourceError
 from cache.grid import triple
-from stages.evaluate.export import beside, write_mask, write_probability
+from stages.evaluate.export import write_mask, write_probability
 from stages.evaluate.restore import Place, Restored, restore
 from stages.evaluate.window import Probability, Windows, probability_planes
 from stages.predict.average import mean_probability
 from stages.predict.clean import fill_holes, keep_largest
 from stages.predict.dicom_seg import write_seg
-from stages.predict.find import PROBABILITY, Task
+from stages.predict.find import PROBABILITY, SEGMENTATION, Task, written_beside
 from stages.predict.model import Ensemble
 from stages.predict.slices import source_slices
 from stages.preprocess.inspect import ct_to_predict
@@ -50,6 +50,12 @@ class Choices:
     fill_holes: bool = False
     probabilities: bool = False
     dicom_seg: bool = False
+
+    @property
+    def beside_masks(self) -> list[str]:
+        """What is written beside a mask, as ``find.written_beside`` calls it."""
+        wanted = {PROBABILITY: self.probabilities, SEGMENTATION: self.dicom_seg}
+        return [what for what, is_wanted in wanted.items() if is_wanted]
 
 
 @dataclass(frozen=True)
@@ -132,10 +138,10 @@ def _predicted(task: Task, predictor: Predictor) -> Predicted:
     if choices.fill_holes:
         fill_holes(mask)
     if restored.probability is not None:
-        files.append(beside(task.mask, PROBABILITY))
+        files.append(written_beside(task.mask, PROBABILITY))
         write_probability(files[-1], restored.probability, grid)
     if slices is not None:
-        files.append(beside(task.mask, "", ".dcm"))
+        files.append(written_beside(task.mask, SEGMENTATION))
         spacing_mm, model = grid.spacing_zyx_mm[0], _short(predictor.ensemble)
         write_seg(
             files[-1], mask, slices, spacing_mm=spacing_mm, version=predictor.version, model=model

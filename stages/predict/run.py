@@ -52,7 +52,7 @@ def _outcome(task: Task, out: Path, predictor: Predictor, *, journal: Journal, k
         entry = journal.finished(task.name, key, stamp, task.mask)
         if entry is not None:
             return Outcome(task, entry.liver_ml, entry.warnings, is_old=True)
-        journal.require_unchanged(task.name)
+        journal.require_unchanged(task.name, task.mask)
         predicted = predict_one(task, predictor)
     except (SourceError, ParamsError, ModelError) as fault:  # of this CT; others may do
         # the mask of what the CT was before would pass for its own
