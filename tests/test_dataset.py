@@ -139,6 +139,7 @@ print(sum(int(batch["volume"].sum()) for batch in loader))
 """
 
 
+@pytest.mark.slow
 @needs_fork
 def test_forked_workers_of_a_process_that_has_read_nothing_give_the_same(root):
     environment = {**os.environ, "PYTHONPATH": str(REPO)}

@@ -273,6 +273,7 @@ class TestEnd:
         assert my_workers() == []
 
     @POSIX_ONLY
+    @pytest.mark.slow
     def test_a_worker_that_does_not_listen_is_killed(self, tmp_path):
         tasks = [task("a", (tmp_path, "a", ["never"])), task("b", (tmp_path, "b", ["a"]))]
         results = run_tasks(meet, tasks, workers=2, budget_bytes=ENOUGH)
