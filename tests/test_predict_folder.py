@@ -344,9 +344,9 @@ class TestAgain:
 
     def test_a_journal_that_names_files_elsewhere_deletes_none(self, done, predict, tmp_path):
         journal = tmp_path / "masks" / NAME
-        fields = json.loads(journal.read_text())
+        fields = json.loads(journal.read_text(encoding="utf-8"))
         fields["predictions"]["1.nii.gz"]["files"]["../cts/0.nii.gz"] = "0" * 64
-        journal.write_text(json.dumps(fields))
+        journal.write_text(json.dumps(fields), encoding="utf-8")
         predict("--fill-holes")
         assert (tmp_path / "cts" / "0.nii.gz").is_file()
         assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
