@@ -309,6 +309,13 @@ class TestCard:
         assert f"| dice | 0.956 | 0.960 | {DASH} | {DASH} | {DASH} | 0 |" in text
         assert f"| hd95_mm |{5 * f' {DASH} |'} 7 |" in text
 
+    def test_an_interval_of_few_cases_in_older_scores_is_left_out(self, model, tmp_path):
+        dice = {"mean": 0.65, "median": 0.66, "ci95_low": 0.609, "ci95_high": 0.696}
+        (tmp_path / "metrics.json").write_text(json.dumps({"cases": 3, "dice": dice}))
+        export(model, tmp_path / "bundle", metrics=tmp_path / "metrics.json")
+        assert "| dice | 0.650 | 0.660 |" in card(tmp_path / "bundle")
+        assert "0.609" not in card(tmp_path / "bundle")
+
     @pytest.mark.parametrize("text", ["", "[1]", '{"cases": 3}'])
     def test_what_is_no_summary_of_scores_is_refused(self, model, tmp_path, text):
         (tmp_path / "metrics.json").write_text(text)

@@ -198,8 +198,19 @@ class TestTiles:
         summary = summarise([scores_of("a", dice=0.9), scores_of("b", dice=0.95)])
         dice = tiles(summary)[0]
         assert (dice.name, dice.mean, dice.median, dice.undefined) == ("Dice", "0.925", "0.925", 0)
-        assert dice.interval == "0.900 to 0.950"
+        assert dice.interval == DASH
+        assert dice.no_interval == "2 patients with a value, fewer than 10"
         assert dice.sd == "0.035"
+
+    def test_a_tile_of_ten_patients_has_their_interval(self):
+        dice = tiles(summarise([scores_of(f"p{index}", dice=0.9) for index in range(10)]))[0]
+        assert (dice.interval, dice.no_interval) == ("0.900 to 0.900", "")
+
+    def test_a_page_of_few_patients_says_why_it_has_no_interval(self, write_page):
+        assert (
+            "no 95 % interval: 1 patient with a value, fewer than 10"
+            in write_page(scores_of()).text
+        )
 
     def test_what_one_case_cannot_tell_is_a_dash(self):
         dice = tiles(summarise([scores_of()]))[0]

@@ -13,7 +13,8 @@ from stages.evaluate.scores import CaseScores
 from stages.evaluate.summary import mean_interval, summarise
 from stages.evaluate.tables import case_lines, mean_line, write_cases_csv, write_metrics_json
 
-FIGURES = ["mean", "median", "sd", "ci95_low", "ci95_high", "undefined"]
+FIGURES = ["mean", "median", "sd", "ci95_low", "ci95_high", "ci95_missing", "undefined"]
+TOO_FEW = "patients with a value, fewer than 10"
 
 values = st.lists(st.floats(0, 1), min_size=2, max_size=6)
 
@@ -79,7 +80,9 @@ class TestSummary:
         found = summarise([scores_of(dice=dice) for dice in dices])["dice"]
         mean = 0.9 if 0.9 in dices else None
         unknown = dict.fromkeys(FIGURES) | {"mean": mean, "median": mean}
-        assert found == unknown | {"undefined": dices.count(math.nan)}
+        patients = len(dices) - dices.count(math.nan)
+        missing = f"{patients} {TOO_FEW}".replace("1 patients", "1 patient")
+        assert found == unknown | {"ci95_missing": missing, "undefined": dices.count(math.nan)}
 
 
 class TestInterval:
@@ -126,9 +129,24 @@ class TestInterval:
         assert mean_interval(values, patients) == at_once
 
     def test_cases_without_a_value_are_not_drawn(self):
-        cases = [scores_of("a", dice=0.2), scores_of("b", dice=0.6), scores_of("c", dice=math.nan)]
+        cases = [scores_of(f"p{index}", dice=index / 20) for index in range(12)]
+        dice = summarise([*cases, scores_of("none", dice=math.nan)])["dice"]
+        low, high = mean_interval([case.dice for case in cases], [case.case_id for case in cases])
+        assert (dice["ci95_low"], dice["ci95_high"]) == (round(low, 4), round(high, 4))
+        assert dice["ci95_missing"] is None
+
+    @pytest.mark.parametrize("patients", [1, 3, 9])
+    def test_an_interval_of_fewer_than_ten_patients_is_not_given(self, patients):
+        cases = [scores_of(f"p{i % patients}", dice=i / 40) for i in range(30)]
         dice = summarise(cases)["dice"]
-        assert (dice["ci95_low"], dice["ci95_high"]) == (0.2, 0.6)
+        assert (dice["ci95_low"], dice["ci95_high"]) == (None, None)
+        assert dice["ci95_missing"].startswith(f"{patients} patient")
+
+    def test_nine_finite_values_of_ten_patients_give_no_interval_of_that_score(self):
+        cases = [scores_of(f"p{i}", hd95_mm=math.inf if i == 4 else 3.0 + i) for i in range(10)]
+        summary = summarise(cases)
+        assert summary["hd95_mm"]["ci95_missing"] == f"9 {TOO_FEW}"
+        assert summary["dice"]["ci95_missing"] is None
 
 
 class TestFiles:
@@ -180,8 +198,13 @@ class TestConsole:
         assert "role" not in case_lines([scores_of(role="")])[0]
 
     def test_the_mean_is_told_with_its_interval(self):
+        line = mean_line(summarise([scores_of(f"p{index}", dice=0.5) for index in range(10)]))
+        assert line == "mean Dice 0.5000 (95 % interval 0.5000 to 0.5000), median 0.5000, 10 cases"
+
+    def test_the_mean_of_few_patients_is_printed_with_the_reason_for_no_interval(self):
         line = mean_line(summarise([scores_of("a", dice=0.2), scores_of("b", dice=0.6)]))
-        assert line == "mean Dice 0.4000 (95 % interval 0.2000 to 0.6000), median 0.4000, 2 cases"
+        why = f"no 95 % interval: 2 {TOO_FEW}"
+        assert line == f"mean Dice 0.4000 ({why}), median 0.4000, 2 cases"
 
     def test_cases_without_a_dice_are_told(self):
         cases = [scores_of("a", dice=0.5), scores_of("b", dice=math.nan)]

@@ -12,6 +12,7 @@ from stages.evaluate.background import Background
 from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Picture
 from stages.evaluate.scores import CaseScores, badness, worst_first
 from stages.evaluate.shown import duration, number, png, signed, sortable
+from stages.evaluate.summary import FEWEST_PATIENTS
 from stages.evaluate.tiles import all_figures, tiles
 
 # what a case's role is worth to the reader; a test case needs no mark
@@ -61,6 +62,7 @@ def write_report(path: Path, report: Report) -> None:
         cases=worst_first(report.scores),
         pictures=sorted(report.pictures, key=lambda pair: badness(pair[0])),
         marks=MARKS,
+        fewest_patients=FEWEST_PATIENTS,
         truth_colour=TRUTH_COLOUR,
         prediction_colour=PREDICTION_COLOUR,
     )

@@ -25,6 +25,10 @@ WITHOUT_SIGN = ("volume_error_ml", "volume_error_percent")
 DECIMALS = 4
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percent
+# The bootstrap draws from the patients there are: of three, 2.5 and 97.5 % are their smallest and
+# largest value. Of normal values it then holds the true mean in 75 % of all samples, not in 95; of
+# five in 83 %, of ten in 89 %, of twenty in 93 % (1,500 simulated samples each).
+FEWEST_PATIENTS = 10
 SEED = 6  # fixed: the same scores give the same interval
 DRAWN_AT_ONCE = 1 << 22  # numbers, 32 MB
 
@@ -36,12 +40,14 @@ def summarise(scores: Sequence[CaseScores]) -> dict[str, Any]:
     ``undefined``, so that a missed liver does not pass for a better HD95.
 
     Returns:
-        ``{"cases": n, "dice": {"mean", "median", "sd", "ci95_low", "ci95_high", "undefined"},
-        "iou": …, "sensitivity": …, "precision": …, "hd95_mm": …, "assd_mm": …,
-        "surface_dice": …, "volume_error_ml": …, "absolute_volume_error_ml": …,
-        "absolute_volume_error_percent": …}``, rounded to four decimals. The error with its sign
-        shows a bias, the absolute one the size. ``sd`` is the sample's, over cases; the interval
-        is ``mean_interval``'s. Where there are too few finite values for a figure, it is None.
+        ``{"cases": n, "dice": {"mean", "median", "sd", "ci95_low", "ci95_high",
+        "ci95_missing", "undefined"}, "iou": …, "sensitivity": …, "precision": …,
+        "hd95_mm": …, "assd_mm": …, "surface_dice": …, "volume_error_ml": …,
+        "absolute_volume_error_ml": …, "absolute_volume_error_percent": …}``, rounded to four
+        decimals. The error with its sign shows a bias, the absolute one the size. ``sd`` is the
+        sample's, over cases; the interval is ``mean_interval``'s. Where there are too few finite
+        values for a figure, it is None; ``ci95_missing`` says why there is no interval, and is None
+        where there is one.
     """
     columns = {name: [getattr(score, name) for score in scores] for name in PLAIN}
     for name in WITHOUT_SIGN:
@@ -91,15 +97,26 @@ def _draws(patients: int) -> Iterator[NDArray[np.int64]]:
 def _figures(values: Sequence[float], patients: Sequence[str]) -> dict[str, float | int | None]:
     pairs = [pair for pair in zip(values, patients, strict=True) if math.isfinite(pair[0])]
     finite = [value for value, _ in pairs]
-    low, high = mean_interval(finite, [patient for _, patient in pairs])
+    of_finite = [patient for _, patient in pairs]
+    missing = _no_interval(len(set(of_finite)))
+    low, high = (None, None) if missing else mean_interval(finite, of_finite)
     return {
         "mean": _rounded(statistics.fmean(finite) if finite else None),
         "median": _rounded(statistics.median(finite) if finite else None),
         "sd": _rounded(statistics.stdev(finite) if len(finite) > 1 else None),
         "ci95_low": _rounded(low),
         "ci95_high": _rounded(high),
+        "ci95_missing": missing,
         "undefined": len(values) - len(finite),
     }
+
+
+def _no_interval(patients: int) -> str | None:
+    """Why so many patients give no interval of their mean; None if they give one."""
+    if patients >= FEWEST_PATIENTS:
+        return None
+    counted = "1 patient" if patients == 1 else f"{patients} patients"
+    return f"{counted} with a value, fewer than {FEWEST_PATIENTS}"
 
 
 def _rounded(value: float | None) -> float | None:

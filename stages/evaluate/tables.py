@@ -57,11 +57,12 @@ def mean_line(summary: dict[str, Any]) -> str:
     dice, cases = summary["dice"], summary["cases"]
     if dice["mean"] is None:
         return f"no Dice is defined: {cases} cases without liver, found and true"
-    low, high = dice["ci95_low"], dice["ci95_high"]
-    sure = "" if low is None else f" (95 % interval {low:.4f} to {high:.4f})"
+    low, high, missing = dice["ci95_low"], dice["ci95_high"], dice["ci95_missing"]
+    sure = f"no 95 % interval: {missing}" if missing else f"95 % interval {low:.4f} to {high:.4f}"
     left_out = f", {dice['undefined']} of them without liver" if dice["undefined"] else ""
     return (
-        f"mean Dice {dice['mean']:.4f}{sure}, median {dice['median']:.4f}, {cases} cases{left_out}"
+        f"mean Dice {dice['mean']:.4f} ({sure}), median {dice['median']:.4f},"
+        f" {cases} cases{left_out}"
     )
 
 

@@ -33,12 +33,16 @@ class Kind:
 
 @dataclass(frozen=True)
 class Tile:
-    """A score of the summary as texts; a figure that is not defined is a dash."""
+    """A score of the summary as texts; a figure that is not defined is a dash.
+
+    ``no_interval`` says why there is no interval, and is empty where there is one.
+    """
 
     name: str
     unit: str
     mean: str
     interval: str
+    no_interval: str
     median: str
     sd: str
     undefined: int
@@ -79,6 +83,7 @@ def _tile(kind: Kind, figures: dict[str, Any]) -> Tile:
         kind.text(figures[name], kind.digits)
         for name in ("mean", "median", "ci95_low", "ci95_high")
     )
-    interval = DASH if figures["ci95_low"] is None else f"{low} to {high}"
+    missing = figures["ci95_missing"] or ""
+    interval = DASH if missing else f"{low} to {high}"
     sd = number(figures["sd"], kind.digits)
-    return Tile(kind.name, kind.unit, mean, interval, median, sd, figures["undefined"])
+    return Tile(kind.name, kind.unit, mean, interval, missing, median, sd, figures["undefined"])

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cache.errors import ModelError
+from stages.evaluate.summary import FEWEST_PATIENTS
 from stages.export.cases import TrainingCases, are_phantoms
 from stages.export.form import Form
 from stages.export.parity import Parity
@@ -70,6 +71,7 @@ def card_text(card: Card, *, code: dict[str, str]) -> str:
         validation=validation_dice(checkpoint),
         scores=_scores(card.metrics or {}),
         shown=SHOWN,
+        fewest_patients=FEWEST_PATIENTS,
         code=code,
     )
 
@@ -124,9 +126,15 @@ def ranges(low: Sequence[float], high: Sequence[float]) -> str:
 
 
 def _scores(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The scores of a summary that have a mean."""
+    """The scores of a summary that have a mean.
+
+    liver3d once gave an interval of two patients already; of too few cases it is left out here.
+    """
+    cases = metrics.get("cases")
+    are_few = isinstance(cases, int) and cases < FEWEST_PATIENTS
+    hidden: dict[str, Any] = {"ci95_low": None, "ci95_high": None} if are_few else {}
     return {
-        name: fields
+        name: {**fields, **hidden}
         for name, fields in metrics.items()
         if isinstance(fields, dict) and "mean" in fields
     }
