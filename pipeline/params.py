@@ -18,6 +18,7 @@ from stages.preprocess.params import LayoutName, PreprocessParams
 from stages.preprocess.policy import RulesParams
 from stages.train.params import TrainParams
 
+PLAIN_NAME = re.compile(r"\w[\w-]*")  # a part of a path and of the name of a stage in DVC
 FIX = "correct it in {path}; presets/ has complete examples"
 
 
@@ -30,6 +31,14 @@ class DataParams(BaseModel, frozen=True, extra="forbid"):
     exclude: list[str]  # case ids
     patient_id: str | None  # regular expression; its first group, or all it matches, is the patient
     split_file: str | None  # a split to use instead of one drawn from the seed
+
+    @field_validator("phantoms")
+    @classmethod
+    def _are_names(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not PLAIN_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a plain name of a folder below data/")
+        return value
 
     @field_validator("patient_id")
     @classmethod

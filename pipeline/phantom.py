@@ -4,13 +4,19 @@ from pathlib import Path
 
 import click
 
-from pipeline.command import command, params_option, place_option
+from pipeline.command import PathType, command, params_option
+from pipeline.dvc_item import item_of
 from pipeline.params import read_params
 from stages.phantom.run import run
 
 
 @command
-@place_option("out", "data/phantoms", "Folder to write image/ and label/ to.")
+@click.option(
+    "--out", type=PathType, help="Folder to write image/ and label/ to.  [default: data/phantoms]"
+)
+@click.option(
+    "--of-stage", is_flag=True, help="Write to the folder below data/ that dvc repro asks for."
+)
 @click.option("--count", type=click.IntRange(min=1), help="How many; else phantom.count.")
 @click.option(
     "--shape-zyx",
@@ -21,7 +27,8 @@ from stages.phantom.run import run
 @click.option("--seed", type=click.IntRange(min=0), help="Else the seed of the parameter file.")
 @params_option
 def main(
-    out: Path,
+    out: Path | None,
+    of_stage: bool,
     count: int | None,
     shape_zyx: tuple[int, int, int] | None,
     seed: int | None,
@@ -32,6 +39,7 @@ def main(
     Each is a pure function of the seed and its number: the same call writes the same bytes.
     """
     params = read_params(params_file)
+    out = out or Path("data", item_of("phantom") if of_stage else "phantoms")
     case_ids = run(
         out,
         count=count or params.phantom.count,

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from cache.errors import ParamsError
 from pipeline.command import STOPPED, PathType, command, device_option, params_option, place_option
+from pipeline.dvc_item import number_of
 from pipeline.params import Params, read_params
 from pipeline.processes import together
 from pipeline.version import code_version
@@ -27,6 +28,7 @@ from stages.train.stop import Stopped, listening
 @place_option("cases", "data/cases", "The store.")
 @place_option("out", "models", "Folder for best.pt, last.pt and split.json.")
 @place_option("curves", "training", "Folder for the curves.")
+@click.option("--of-stage", is_flag=True, help="Train the fold dvc repro asks for, into folds/.")
 @device_option
 @click.option("--resume", is_flag=True, help="Go on or refuse; never start afresh.")
 @click.option("--init-from", type=PathType, help="A model whose weights to begin with.")
@@ -36,6 +38,7 @@ def main(
     cases: Path,
     out: Path,
     curves: Path,
+    of_stage: bool,
     device: str,
     resume: bool,
     init_from: Path | None,
@@ -49,6 +52,9 @@ def main(
     torchrun --standalone --nproc-per-node=N -m pipeline.train
     """
     _let_the_first_speak()
+    if of_stage:
+        fold = number_of("fold")
+        out, curves = Path("folds", str(fold), "models"), Path("folds", str(fold), "training")
     with together() as join:
         params = read_params(params_file)
         train = _of_fold(params, fold)

@@ -89,6 +89,11 @@ def test_no_dvc_stage_uses_a_shell():
     assert [command for command in commands if re.search(r"[|&;<>`]", command)] == []
 
 
+def test_nothing_of_params_yaml_reaches_a_shell():
+    stages = [stage.get("do", stage) for stage in DVC["stages"].values()]
+    assert [each["cmd"] for each in stages if "$" in each["cmd"]] == []
+
+
 def test_packages_hold_a_docstring_and_import_nothing():
     for init in [file for package in PACKAGES for file in (ROOT / package).rglob("__init__.py")]:
         body = ast.parse(init.read_text(encoding="utf-8")).body

@@ -154,6 +154,16 @@ def test_another_hu_window_prepares_nothing_anew(project):
     git(project, "checkout", "--", ".")
 
 
+def test_a_data_folder_is_never_run_by_a_shell(project, tmp_path):
+    src = tmp_path / "a$(touch run-1) `touch run-2` $2020 ${data.layout};touch run-3 'b"
+    own = shutil.copytree(project, tmp_path / "own")
+    shutil.copytree(project / "data" / "phantoms", src)
+    set_params(own, {"data": {"src": str(src), "phantoms": []}})
+    told = dvc(own, "repro", "--single-item", "preprocess")
+    assert "6 cases in data" in told
+    assert list(tmp_path.rglob("run-*")) == []
+
+
 def test_without_phantoms_the_phantom_stage_is_not_there(project):
     set_params(project, {"data": {"phantoms": []}})
     stages = dvc(project, "stage", "list", "--name-only").split()
@@ -184,7 +194,7 @@ def test_folds_are_trained_into_folders_of_their_own_and_train_as_ever(project):
     start = "> python -m pipeline.train"
     assert commands == [
         f"{start} --cases data/cases --out models --curves training",
-        f"{start} --fold 1 --cases data/cases --out folds/1/models --curves folds/1/training",
+        f"{start} --of-stage --cases data/cases",
     ]
 
 
