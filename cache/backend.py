@@ -75,6 +75,10 @@ class Backend(Protocol):
     def open_cases(self) -> int:
         """Cases that a reader may hold open at a time."""
 
+    @property
+    def bare(self) -> str:
+        """The name of those files of a case that no checksum of the format covers; "" for none."""
+
     def write(
         self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]
     ) -> None:

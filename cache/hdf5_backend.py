@@ -28,6 +28,7 @@ class Hdf5Backend:
     # each takes a file descriptor, of which a process has 1024, and 0.6 MB; opening a case costs
     # a quarter of reading a patch of 96x128x128
     open_cases: ClassVar[int] = 256
+    bare: ClassVar[str] = ""  # of the file's own structures, "latest" ones have checksums
 
     def write(
         self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]

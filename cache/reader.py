@@ -17,6 +17,7 @@ from cache.errors import StoreError
 from cache.formats import backend_of
 from cache.grid import Box
 from cache.manifest import Entry, Manifest, read_manifest
+from cache.metadata import MEND, require_metadata
 from cache.writer import read_info
 
 DECODED_BYTES = 512 << 20  # what all open cases of a store may hold decoded
@@ -70,6 +71,7 @@ class CaseStore:
 
     def info(self, case_id: str) -> CaseInfo:
         """What is known of a case. Raises StoreError if it is not there or damaged."""
+        require_metadata(self.root, self._entry(case_id))
         return read_info(self._path(case_id))
 
     def image(self, case_id: str) -> Volume:
@@ -184,7 +186,7 @@ class CaseStore:
             raise StoreError(
                 self._path(case_id),
                 f"case {case_id} is damaged: its {name} cannot be read ({error})",
-                "run python -m pipeline.verify --deep --repair",
+                MEND,
             ) from error
 
     def _arrays(self, case_id: str) -> Arrays:
@@ -196,6 +198,7 @@ class CaseStore:
     def _opened(self, case_id: str) -> Arrays:
         path = self._path(case_id)
         backend = backend_of(path)
+        require_metadata(self.root, self._entry(case_id))
         if self._pool is None:
             self._pool = Pool(self._decoded_bytes, len(self.manifest.cases))
         arrays = backend.open(path, self._pool)

@@ -21,6 +21,7 @@ from cache.backend import SHARD_BYTES, Arrays, Pending, Pool, chunk_shape
 from cache.grid import Box
 
 LOG = logging.getLogger(__name__)
+METADATA = "zarr.json"  # of the group and of each array; a chunk has its checksum, these have none
 GROUP = {"zarr_format": 3, "node_type": "group"}
 
 
@@ -32,6 +33,7 @@ class ZarrBackend:
     suffix: str = ".zarr"
     # TensorStore keeps no file open between reads, and a case takes 15 kB
     open_cases: ClassVar[int] = 4096
+    bare: ClassVar[str] = METADATA
 
     def write(
         self, path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, Any]
@@ -40,7 +42,7 @@ class ZarrBackend:
         tensorstore = _tensorstore()
         path.mkdir(parents=True)
         group = json.dumps({**GROUP, "attributes": attributes}, indent=2, sort_keys=True)
-        (path / "zarr.json").write_text(group, encoding="utf-8", newline="\n")
+        (path / METADATA).write_text(group, encoding="utf-8", newline="\n")
         for name, array in arrays.items():
             spec = _array_spec(path, name, array)
             try:
@@ -52,7 +54,7 @@ class ZarrBackend:
 
     def attributes(self, path: Path) -> dict[str, Any]:
         """The group's attributes, straight from its zarr.json."""
-        metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        metadata = json.loads((path / METADATA).read_text(encoding="utf-8"))
         attributes: dict[str, Any] = metadata["attributes"]
         return attributes
 

@@ -22,7 +22,7 @@ from cache.case import Patch
 from cache.errors import StoreError
 from cache.formats import backends
 from cache.grid import Box
-from cache.manifest import case_files
+from cache.manifest import case_files, read_manifest, write_manifest
 from cache.reader import CaseStore
 from tiny import python
 
@@ -322,7 +322,16 @@ class TestDamage:
         file = root / "case-1.zarr" / "image" / "zarr.json"
         text = file.read_text(encoding="utf-8")
         file.write_text(text.replace('"shape":[37,35,34]', '"shape":[33,35,34]'), encoding="utf-8")
-        with pytest.raises(StoreError, match=r"case case-1 is damaged.*\(33, 35, 34\)"):
+        with pytest.raises(StoreError, match="case case-1 is damaged"):
+            CaseStore(root).image("case-1")
+
+    def test_a_shape_that_is_not_the_manifests_is_a_fault(self, case, write_store):
+        root = write_store([case])
+        manifest = read_manifest(root)
+        (entry,) = manifest.cases.values()
+        other = replace(entry, shape_zyx=(33, 35, 34))
+        write_manifest(root, replace(manifest, cases={"case-1": other}))
+        with pytest.raises(StoreError, match=r"case case-1 is damaged.*not \(33, 35, 34\)"):
             CaseStore(root).image("case-1")
 
 

@@ -339,6 +339,32 @@ class TestDamage:
                 read_info(path)
             file.write_bytes(whole)
 
+    def test_no_flipped_bit_in_the_attributes_changes_what_is_known_of_a_case(
+        self, backend, prepared_case, write_store
+    ):
+        root = write_store([prepared_case(shape_zyx=(5, 6, 7))], format=backend.name)
+        expected = CaseStore(root).info("case-1")
+        path = stored_path(CaseStore(root))
+        file = path / "zarr.json" if path.is_dir() else path
+        whole = file.read_bytes()
+        for offset in range(0, len(whole), 17):
+            flip_bit(file, offset)
+            with contextlib.suppress(StoreError):
+                assert CaseStore(root).info("case-1") == expected, f"byte {offset}"
+            file.write_bytes(whole)
+
+    def test_a_flipped_bit_in_a_zarr_cases_metadata_names_the_file_and_the_repair(
+        self, case, write_store
+    ):
+        root = write_store([case], format="zarr")
+        for name, read in (("zarr.json", "info"), ("source_mask/zarr.json", "source_mask")):
+            flip_bit(root / "case-1.zarr" / name, 30)
+            with pytest.raises(StoreError, match="the bytes that were written") as error:
+                getattr(CaseStore(root), read)("case-1")
+            assert error.value.where == root / "case-1.zarr" / name
+            assert "--deep --repair" in error.value.fix
+            flip_bit(root / "case-1.zarr" / name, 30)
+
     def test_a_case_that_is_gone_is_an_error_naming_it(self, case_store):
         remove(stored_path(case_store))
         with pytest.raises(StoreError, match="case case-1 is damaged"):

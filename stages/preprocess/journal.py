@@ -1,6 +1,5 @@
 """What lies in a store and is in no manifest: a killed run loses no finished case."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +9,13 @@ from filelock import FileLock, Timeout
 from cache.errors import StoreError
 from cache.files import remove, write_text
 from cache.manifest import NAME, Entry, entry_from_dict, entry_to_dict, read_manifest
+from cache.sealed import sealed_line, unsealed_line
 from stages.preprocess.digests import Shortcuts
 from stages.preprocess.state import state_folder
 
 
 class Journal:
-    """The entries of a store that no manifest lists, one per line.
+    """The entries of a store that no manifest lists, one per line, each with a digest of the line.
 
     ``begin`` takes the manifest away, so that nobody trains on a store between two states; what it
     listed is in the journal from then on, and each finished case is added. Once a new manifest is
@@ -51,17 +51,20 @@ class Journal:
 
     def _entries(self) -> dict[str, Entry]:
         found = {}
-        try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            return {}
-        for line in lines:
+        for line in self._lines():
             try:
-                entry = entry_from_dict(json.loads(line))
+                entry = entry_from_dict(unsealed_line(line))
             except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # the line during which the machine stopped: its case is done again
+                # damaged, or the line during which the machine stopped: its case is done again
+                continue
             found[entry.case_id] = entry
         return found
+
+    def _lines(self) -> list[bytes]:
+        try:
+            return self._path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []  # of a new store, or one that came from elsewhere
 
 
 def shortcuts_of(out: Path) -> Shortcuts:
@@ -96,4 +99,4 @@ def _manifest_entries(out: Path) -> dict[str, Entry]:
 
 
 def _line(entry: Entry) -> str:
-    return json.dumps(entry_to_dict(entry), sort_keys=True) + "\n"
+    return sealed_line(entry_to_dict(entry))
