@@ -538,11 +538,78 @@ class TestLists:
         rules = {(problem.rule, problem.case_id) for problem in result.problems if problem.case_id}
         assert {("label_missing", "a"), ("ct_missing", "b")} <= rules
 
-    def test_two_rows_of_one_id_are_named_by_their_lines(self, listed):
-        result = listed("ct,label\na.nii,x/a.nii\nx/a.nii,a.nii\n")
-        (problem,) = (p for p in result.problems if p.severity == "skipped")
-        assert (problem.rule, problem.case_id) == ("one_file_per_case", "a")
-        assert "2 rows are case a: line 2, line 3" in problem.fact
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "ct,label,case_id\na.nii,x/a.nii,a\nb.nii,x/b.nii,a\n",
+            "ct,label,case_id\na.nii,x/a.nii,é\nb.nii,x/b.nii,e\u0301\n",
+            "ct,label,case_id\na.nii,x/a.nii,a\nb.nii,x/b.nii,A\n",
+            "ct,label\na.nii,x/a.nii\na.nii,x/b.nii\n",
+        ],
+    )
+    def test_two_rows_of_one_id_are_refused_by_their_lines(self, listed, tmp_path, content):
+        with pytest.raises(SourceError, match=r"2 rows are case .*: line 2, line 3") as caught:
+            listed(content)
+        assert caught.value.where == tmp_path / "src" / "cases.csv"
+
+    def test_rows_without_an_id_have_that_of_what_differs_in_their_paths(self, tmp_path):
+        """13 rows such as P001/CT.nii.gz were one case, which was skipped."""
+        cases = [f"P{number:03d}" for number in range(1, 14)]
+        rows = [f"{case}/CT.nii.gz,{case}/liver.nii.gz" for case in cases]
+        volumes = bare(*(file for row in rows for file in row.split(",")))
+        lay_out(tmp_path, {"cases.csv": "\n".join(["ct,label", *rows]), **volumes})
+        result = scan(tmp_path, layout="auto")
+        assert [case.case_id for case in result.cases] == cases
+        assert {case.case_id: case.ct for case in result.cases}["P007"].parent.name == "P007"
+
+    @pytest.mark.parametrize(
+        ("cts", "ids"),
+        [
+            (["scans/a/ct.nii", "scans/b/ct.nii"], ["a", "b"]),
+            (["a/ct.nii", "b/ct.nii.gz", "c/scan.mha"], ["a", "b", "c"]),
+            (["a/1/ct.nii", "a/2/ct.nii", "b/1/ct.nii"], ["a_1", "a_2", "b_1"]),
+            (["s/a/1/ct.nii", "s/b/1/ct.nii"], ["a", "b"]),
+            (["a.nii", "x/a.nii", "b.nii"], ["a", "b", "x_a"]),
+            (["a/ct.nii", "A/ct.nii", "b/x.nii"], None),
+        ],
+    )
+    def test_ids_are_the_shortest_that_tell_all_paths_apart(self, tmp_path, cts, ids):
+        rows = [f"{ct},m/{number}.nii" for number, ct in enumerate(cts)]
+        volumes = bare(*(file for row in rows for file in row.split(",")))
+        lay_out(tmp_path, {"cases.csv": "\n".join(["ct,label", *rows]), **volumes})
+        if ids is None:
+            with pytest.raises(SourceError, match="2 rows are case"):
+                scan(tmp_path, layout="auto")
+        else:
+            assert [case.case_id for case in scan(tmp_path, layout="auto").cases] == ids
+
+    def test_the_cases_of_dataset_json_are_told_apart_by_their_folders_too(self, tmp_path):
+        entries = [{"image": f"{case}/ct.nii", "label": f"{case}/m.nii"} for case in "ab"]
+        files = [file for entry in entries for file in entry.values()]
+        lay_out(tmp_path, {"dataset.json": json.dumps({"training": entries}), **bare(*files)})
+        assert [case.case_id for case in scan(tmp_path, layout="auto").cases] == ["a", "b"]
+
+    @settings(max_examples=60)
+    @given(
+        st.lists(
+            st.tuples(
+                st.lists(st.sampled_from(["a", "b", "A", "a_b", "c"]), min_size=1, max_size=3),
+                st.sampled_from(["", "", "a", "b"]),
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    def test_every_row_is_a_case_of_its_own_or_the_list_is_refused(self, tmp_path_factory, rows):
+        src = tmp_path_factory.mktemp("src")
+        lines = [f"{'/'.join(parts)}.nii,l{at}.nii,{id_}" for at, (parts, id_) in enumerate(rows)]
+        lay_out(src, {"cases.csv": "\n".join(["ct,label,case_id", *lines])})
+        lay_out(src, bare(*(file for line in lines for file in line.split(",")[:2])))
+        try:
+            result = scan(src, layout="auto")
+        except SourceError:
+            return
+        assert len(result.cases) == len(rows)
 
     @pytest.mark.parametrize(
         ("content", "fact"),
@@ -585,6 +652,55 @@ def test_the_same_number_twice_is_one_case_too_many(tmp_path):
     assert [case.case_id for case in result.cases] == ["28"]
     (problem,) = (p for p in result.problems if p.severity == "skipped")
     assert problem.rule == "one_file_per_case"
+
+
+class TestUnicodeForms:
+    """macOS writes an ü as two characters (NFD), Windows and Linux as one (NFC)."""
+
+    NFC, NFD = "M\u00fcller_1", "Mu\u0308ller_1"
+
+    @pytest.mark.parametrize(
+        ("ct", "label"),
+        [
+            ("image/{nfd}.nii", "label/{nfc}.nii"),
+            ("image/{nfc}/{nfd}.nii", "label/{nfd}/{nfc}.nii"),
+            ("imagesTr/{nfd}_0000.nii", "labelsTr/{nfc}.nii"),
+            ("imagesTr/{nfd}.nii", "labelsTr/{nfc}.nii"),
+        ],
+    )
+    def test_a_ct_and_a_label_in_two_forms_are_one_case(self, tmp_path, ct, label):
+        names = {"nfc": self.NFC, "nfd": self.NFD}
+        lay_out(tmp_path, bare(ct.format(**names), label.format(**names)))
+        result = scan(tmp_path, layout="auto")
+        assert [case.case_id for case in result.cases] == [self.NFC]
+        assert result.problems == []
+
+    def test_an_exclusion_may_be_written_in_the_other_form(self, tmp_path):
+        lay_out(tmp_path, bare(f"image/{self.NFD}.nii", f"label/{self.NFD}.nii"))
+        result = scan(tmp_path, [self.NFC])
+        assert result.cases == []
+        assert {problem.rule for problem in result.problems} == {"excluded", "case_left_out"}
+
+    def test_a_patient_in_two_forms_is_one(self, tmp_path):
+        rows = [f"{at}.nii,m{at}.nii,{name}" for at, name in enumerate((self.NFC, self.NFD))]
+        lay_out(tmp_path, {"cases.csv": "\n".join(["ct,label,patient_id", *rows])})
+        lay_out(tmp_path, bare("0.nii", "1.nii", "m0.nii", "m1.nii"))
+        patients = {case.patient_id for case in scan(tmp_path, layout="auto").cases}
+        assert patients == {self.NFC}
+
+    def test_a_list_may_name_a_file_in_the_other_form(self, tmp_path):
+        text = f"ct,label\n{self.NFC}.nii,{self.NFD}.mha\n"
+        lay_out(tmp_path, {"cases.csv": text, **bare(f"{self.NFD}.nii", f"{self.NFC}.mha")})
+        assert [case.case_id for case in scan(tmp_path, layout="auto").cases] == [self.NFC]
+
+    def test_two_cts_of_one_name_in_two_forms_are_both_named(self, tmp_path):
+        lay_out(tmp_path, bare(f"image/{self.NFD}.nii", f"image/{self.NFC}.nii"))
+        if len(list((tmp_path / "image").iterdir())) < 2:
+            pytest.skip("this file system takes both for one")
+        lay_out(tmp_path, bare(f"label/{self.NFC}.nii"))
+        result = scan(tmp_path, layout="auto")
+        (problem,) = (p for p in result.problems if p.severity == "skipped")
+        assert "2 CTs claim to be this case" in problem.fact
 
 
 @pytest.mark.parametrize("name", ["chaos", "ircadb"])

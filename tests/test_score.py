@@ -96,6 +96,13 @@ def test_the_ending_may_be_another_than_the_labels(write_mask, score, rows, name
     assert rows()["a"]["dice"] == "1.0000"
 
 
+def test_a_mask_and_a_label_in_two_unicode_forms_are_a_pair(write_mask, score, rows):
+    write_mask("labels/M\u00fcller.nii.gz")
+    write_mask("predictions/Mu\u0308ller.nii.gz")
+    assert score().exit_code == 0
+    assert list(rows()) == ["M\u00fcller"]
+
+
 def test_another_order_of_the_axes_is_no_other_grid(write_mask, score, rows):
     # voxel (z, y, x) of the label is (x, z, y) of a file whose axes point to P, I and L
     turned = np.ascontiguousarray(np.flip(PREDICTION.transpose(2, 0, 1), axis=1))

@@ -240,6 +240,11 @@ class TestSplitFile:
         write_split(path, split)
         assert read_split(path, [*ids, "somebody"]) == split
 
+    def test_a_patient_of_a_split_file_may_be_written_in_another_unicode_form(self, tmp_path):
+        path = tmp_path / "split.json"
+        write_split(path, Split(["Mu\u0308ller"], [], ["e"]))
+        assert read_split(path, ["M\u00fcller", "e"]).train == ["M\u00fcller"]
+
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(ParamsError, match=r"none\.json: is no split file .*No such file"):
             read_split(tmp_path / "none.json", ["a"])

@@ -8,6 +8,7 @@ from stages.preprocess.files import CaseFiles
 from stages.preprocess.layouts import judge
 from stages.preprocess.layouts.detect import choose
 from stages.preprocess.layouts.layout import Claim, Found
+from stages.preprocess.layouts.names import composed
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.problems import LEFT_OUT, Finding, Problem
@@ -50,14 +51,15 @@ def scan(
         SourceError: the data set is not there or not laid out so, or its list cannot be read.
     """
     chosen, reason = choose(src, layout)
-    tree, excluded = Tree(src), set(exclude)
+    tree, excluded = Tree(src), {composed(case_id) for case_id in exclude}
     found = chosen.find(tree)
-    wanted = {key: claim for key, claim in found.claims.items() if key not in excluded}
+    left = {key for key in found.claims if composed(key) in excluded}
+    wanted = {key: claim for key, claim in found.claims.items() if key not in left}
     cases, problems = _judged(src, wanted, patient_id, rules)
     problems += found.ignored
     problems += [Problem.of(one, "", rules.policy(one.rule)) for one in found.findings]
-    problems += [_excluded(key, found.claims[key]) for key in excluded & found.claims.keys()]
-    problems += _unknown_exclusions(excluded - found.claims.keys(), rules)
+    problems += [_excluded(key, found.claims[key]) for key in sorted(left)]
+    problems += _unknown_exclusions(excluded - {composed(key) for key in found.claims}, rules)
     problems += _left_out(found, cases, problems)
     return Scan(chosen.name, reason, cases, problems + _unnamed(tree, found, cases, problems))
 

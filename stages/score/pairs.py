@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import DataError, SourceError
+from stages.preprocess.layouts.names import composed
 from stages.preprocess.layouts.volumes import has_extension, stem
 from stages.preprocess.reading.sniff import EXTENSIONS
 
@@ -78,7 +79,7 @@ def _volumes(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.iterdir()):
         # macOS puts ._name beside a file it copies
         if path.is_file() and has_extension(path) and not path.name.startswith("."):
-            found.setdefault(stem(path.name), []).append(path)
+            found.setdefault(composed(stem(path.name)), []).append(path)
     if not found:
         fact = f"holds no volume ({', '.join(EXTENSIONS)})"
         raise SourceError(folder, fact, "name the folder with the masks")

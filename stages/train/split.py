@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,7 +115,8 @@ def _listed(fields: dict[str, Any], role: Role) -> list[str]:
     # a string would be taken for a list of letters, and a number for a patient nobody has
     if not isinstance(patients, list) or not all(isinstance(name, str) for name in patients):
         raise TypeError(f"{role} is no list of patient ids in quotes")
-    return sorted(patients)
+    # as the store has them: macOS writes an accent as a letter of its own
+    return sorted(unicodedata.normalize("NFC", name) for name in patients)
 
 
 def _place(seed: int, patient: str) -> bytes:

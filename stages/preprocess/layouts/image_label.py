@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cache.errors import SourceError
 from stages.preprocess.layouts.layout import Claim, Found, Layout, gathered, no_case
+from stages.preprocess.layouts.names import composed
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.layouts.volumes import has_extension, holds_dicom, is_volume, stem
 from stages.preprocess.problems import Finding
@@ -68,7 +69,8 @@ def _of_folder(tree: Tree, folder: Path) -> list[Path]:
         files = [path for path in files if has_extension(path) or path.name == case_id]
         return [folder, *(path for path in files if is_volume(path))]
     volumes = [path for path in files if is_volume(path)]
-    return [path for path in volumes if stem(path.name) == case_id] or volumes
+    own = [path for path in volumes if composed(stem(path.name)) == composed(case_id)]
+    return own or volumes
 
 
 def _without_volume(

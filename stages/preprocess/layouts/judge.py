@@ -2,11 +2,11 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from stages.preprocess.layouts.layout import Claim
+from stages.preprocess.layouts.names import composed
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.sniff import data_files, declared_data_files
 
@@ -34,14 +34,15 @@ def findings(src: Path, case_id: str, claim: Claim, taken: dict[str, str]) -> li
 
 def folded(case_id: str) -> str:
     """What two ids have in common that are one file's name on Windows or macOS."""
-    return unicodedata.normalize("NFC", case_id).casefold()
+    return composed(case_id).casefold()
 
 
 def patient_of(case_id: str, claim: Claim, pattern: str | None) -> str | None:
     """The patient: as the data set says, else as the expression finds it in the id, else None."""
+    # one person in two Unicode forms would be on both sides of the split
     if claim.patient_id is not None or pattern is None:
-        return claim.patient_id or case_id
-    match = re.search(pattern, case_id)
+        return composed(claim.patient_id or case_id)
+    match = re.search(composed(pattern), composed(case_id))
     if match is None:
         return None
     return (match[1] if match.re.groups else match[0]) or None
@@ -89,8 +90,8 @@ def _miscounted(src: Path, claim: Claim) -> Iterator[Finding]:
 def _unsafe(case_id: str, claim: Claim, taken: dict[str, str]) -> Iterator[Finding]:
     """The id becomes a file's name, which has to be possible everywhere."""
     # macOS writes some letters as two characters, of which the second is none by itself
-    composed = unicodedata.normalize("NFC", case_id)
-    plain = SAFE_ID.fullmatch(composed) and not DEVICES.fullmatch(composed)
+    name = composed(case_id)
+    plain = SAFE_ID.fullmatch(name) and not DEVICES.fullmatch(name)
     if not plain or len(case_id.encode()) > ID_BYTES:
         fact = f"the id {case_id!r} cannot be a file's name everywhere"
         fix = f"rename it to letters, digits, _ and -, {OR_EXCLUDE}"

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 
 from stages.preprocess.files import LabelNames
+from stages.preprocess.layouts.names import composed
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.problems import Finding, Problem
 
@@ -76,10 +78,23 @@ class Layout:
 
 
 def gathered(pieces: Iterable[tuple[str, Claim]]) -> dict[str, Claim]:
-    """The claims by case id, all of one id joined."""
-    claims: dict[str, Claim] = {}
+    """The claims by case id, all of one id joined.
+
+    Ids that differ in their Unicode form alone are one, in the composed form; where each of them
+    has both a CT and a label, they are cases that only the disk tells apart, and stay so.
+    """
+    exact: dict[str, Claim] = {}
     for case_id, claim in pieces:
-        claims[case_id] = claims[case_id].joined(claim) if case_id in claims else claim
+        exact[case_id] = exact[case_id].joined(claim) if case_id in exact else claim
+    forms: dict[str, list[str]] = {}
+    for case_id in exact:
+        forms.setdefault(composed(case_id), []).append(case_id)
+    claims: dict[str, Claim] = {}
+    for name, ids in forms.items():
+        if len(ids) > 1 and all(exact[each].cts and exact[each].labels for each in ids):
+            claims |= {each: exact[each] for each in ids}
+        else:
+            claims[name] = reduce(Claim.joined, [exact[each] for each in ids])
     return claims
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from cache.errors import SourceError
 from stages.preprocess.layouts.layout import Claim, Found, Layout, gathered, no_case
+from stages.preprocess.layouts.list_ids import Named, ids_of
 from stages.preprocess.layouts.pairs import claim_of, named_path
 from stages.preprocess.layouts.texts import read_json, read_text
 from stages.preprocess.layouts.tree import Tree
-from stages.preprocess.layouts.volumes import stem
-from stages.preprocess.problems import Finding
 
 NAMES = ("cases.csv", "cases.json")
 COLUMNS = ("ct", "label", "case_id", "patient_id")
@@ -50,9 +49,8 @@ def _find(tree: Tree) -> Found:
     rows = list(_json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path))
     if not rows:
         raise SourceError(path, "lists no cases", f"write it as {EXAMPLE}")
-    ids = [_case_id(path, row) for row in rows]
-    pieces = [(case_id, _claim(path, row)) for case_id, row in zip(ids, rows, strict=True)]
-    claims = gathered([*pieces, *_repeats(path, ids, rows)])
+    ids = ids_of(path, [_named(path, row) for row in rows])
+    claims = gathered(zip(ids, [_claim(path, row) for row in rows], strict=True))
     return Found(claims, [no_case(path, "lists the cases")], f"is not named in {path.name}")
 
 
@@ -65,12 +63,11 @@ def _list_of(tree: Tree) -> Path | None:
     )
 
 
-def _case_id(path: Path, row: Row) -> str:
-    """The id in the list, or the name of the CT."""
+def _named(path: Path, row: Row) -> Named:
     file = row.cells["ct"] or row.cells["label"]
     if not file:
         raise SourceError(path, f"{row.at} names no CT and no label", "name both, or remove it")
-    return row.cells["case_id"] or stem(named_path(path.parent, file).name)
+    return Named(row.at, row.cells["case_id"], named_path(path.parent, file))
 
 
 def _claim(path: Path, row: Row) -> Claim:
@@ -79,17 +76,6 @@ def _claim(path: Path, row: Row) -> Claim:
     )
     claim = claim_of(cts, labels, named_in=f"{path.name}, {row.at},")
     return replace(claim, patient_id=row.cells["patient_id"] or None)
-
-
-def _repeats(path: Path, ids: list[str], rows: list[Row]) -> Iterator[tuple[str, Claim]]:
-    """A finding for every id that several rows have: names such as ct.nii.gz are no ids."""
-    fix = "give every row its own case_id, or list the case under data.exclude"
-    for case_id, count in Counter(ids).items():
-        if count > 1:
-            at = [row.at for each, row in zip(ids, rows, strict=True) if each == case_id]
-            fact = f"{count} rows are case {case_id}: {', '.join(at[:4])}"
-            finding = Finding("one_file_per_case", path, fact, fix)
-            yield case_id, Claim(findings=(finding,))
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from typing import Any
 from cache.errors import SourceError
 from stages.preprocess.layouts import dataset_json
 from stages.preprocess.layouts.layout import Claim, Found, Layout, gathered
+from stages.preprocess.layouts.list_ids import Named, ids_of
 from stages.preprocess.layouts.nnunet import first_channel, not_for_training
 from stages.preprocess.layouts.pairs import claim_of, named_path
 from stages.preprocess.layouts.tree import Tree
@@ -40,14 +41,15 @@ def _find(tree: Tree) -> Found:
 
 
 def _listed(root: Path, training: Any) -> Iterator[tuple[str, Claim]]:
-    """The cases under training; the id is the CT's name.
+    """The cases under training; the id is the CT's name, or what tells the CTs' paths apart.
 
     Raises:
-        SourceError: an entry does not name a CT and a label.
+        SourceError: an entry does not name a CT and a label, or two name one CT.
     """
     where = root / dataset_json.NAME
     if not isinstance(training, list):
         raise SourceError(where, "training is not a list", f"write it like {ENTRY}")
+    named, claims = [], []
     for number, entry in enumerate(training, 1):
         files = [entry.get(key) for key in ("image", "label")] if isinstance(entry, dict) else []
         texts = [file for file in files if isinstance(file, str) and file]
@@ -55,7 +57,9 @@ def _listed(root: Path, training: Any) -> Iterator[tuple[str, Claim]]:
             fact = f"entry {number} of training does not name an image and a label"
             raise SourceError(where, fact, f"write it like {ENTRY}")
         ct, label = (named_path(root, file) for file in texts)
-        yield stem(ct.name), claim_of([ct], [label], named_in=dataset_json.NAME)
+        named.append(Named(f"entry {number}", "", ct))
+        claims.append(claim_of([ct], [label], named_in=dataset_json.NAME))
+    yield from zip(ids_of(where, named), claims, strict=True)
 
 
 def _in_folders(tree: Tree) -> Iterator[tuple[str, Claim]]:

@@ -8,6 +8,7 @@ from typing import Any
 from cache.errors import SourceError
 from stages.preprocess.layouts import dataset_json
 from stages.preprocess.layouts.layout import Claim, Found, Layout, gathered, no_case
+from stages.preprocess.layouts.names import composed
 from stages.preprocess.layouts.pairs import claim_of, named_path
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.layouts.volumes import has_extension, stem
@@ -37,10 +38,10 @@ def first_channel(tree: Tree) -> Path | None:
 
     The Decathlon's labels are named just like their CTs, and one of those may be liver_0000.
     """
-    labels = {stem(path.name) for path in tree.files(tree.root / "labelsTr")}
+    labels = {composed(stem(path.name)) for path in tree.files(tree.root / "labelsTr")}
     for path in tree.files(tree.root / "imagesTr"):
         named = _channel(path)
-        if named and named[2] == "0000" and named[1] in labels:
+        if named and named[2] == "0000" and composed(named[1]) in labels:
             return path
     return None
 

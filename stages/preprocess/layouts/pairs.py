@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
 from stages.preprocess.layouts.layout import Claim
+from stages.preprocess.layouts.names import forms_of
 from stages.preprocess.problems import Finding
 
 FIX = "correct the path or put the file there, or list the case under data.exclude"
@@ -15,6 +16,8 @@ def named_path(folder: Path, text: str) -> Path:
     path = folder / text
     if os.name != "nt" and "\\" in text and not _is_there(path):
         path = folder / PureWindowsPath(text).as_posix()
+    # a list written on Windows may name a file that a Mac wrote
+    path = next((form for form in forms_of(path) if _is_there(form)), path)
     # without "./" and "..", as the tree names the same file
     return Path(os.path.normpath(path))
 
@@ -43,5 +46,5 @@ def claim_of(cts: Iterable[Path], labels: Iterable[Path], *, named_in: str) -> C
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a text too long for a file's name
+    except (OSError, ValueError):  # a text that is too long for a file's name, or has a zero in it
         return False
