@@ -16,11 +16,13 @@ from stages.evaluate.run import Model, run
 from stages.evaluate.scores import CaseScores
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import case_lines, mean_line
+from stages.machine import MORE_MEMORY, naming_shortage
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from stages.train.device import choose_device, network_on_hu
-from stages.train.memory import explained_shortage
 from stages.train.split import Split
 from stages.train.watch.picture import curves_picture
+
+WITHOUT_GPU = f"use --device cpu, {MORE_MEMORY}"
 
 
 @command
@@ -55,7 +57,7 @@ def main(
             times=[preparation_time(cases), training_time(whole)],
         ),
     )
-    with explained_shortage(chosen):
+    with naming_shortage(f"a case on {chosen}", WITHOUT_GPU):
         scores = run(cases, out, params.evaluate, model=model, device=chosen)
     _print(scores, out / "report.html")
 

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import click
-import torch
 
 from pipeline.command import PathType, command, place_option
 from pipeline.version import code_version
 from stages.export.form import FORMS
 from stages.export.parity import Parity
 from stages.export.run import Places, run
-from stages.train.memory import explained_shortage
+from stages.machine import naming_shortage
 
 
 @command
@@ -32,7 +31,7 @@ def main(model: Path, to: str, out: Path, cases: Path, metrics: Path | None) -> 
     the graph is from the trained network. A graph that computes something else is not written.
     Not for clinical use.
     """
-    with explained_shortage(torch.device("cpu")):
+    with naming_shortage(model):
         parity = run(Places(model, cases, metrics, out), FORMS[to], code=code_version())
     size_bytes = sum(path.stat().st_size for path in out.iterdir())
     click.echo(f"bundle: {out} ({size_bytes / 1e6:.1f} MB)")

@@ -6,15 +6,16 @@ from typing import Any
 
 import click
 
-from cache.errors import DataError, ParamsError
+from cache.errors import DataError, ParamsError, SourceError
 from pipeline.command import PathType, command, device_option
 from pipeline.version import liver3d_version
 from stages.predict.dicom_seg import require_highdicom
 from stages.predict.find import Task, find_tasks
 from stages.predict.model import load_ensemble
 from stages.predict.one import Choices, Predictor, predict_one
-from stages.predict.run import Outcome, run
+from stages.predict.run import Outcome, left_behind, run
 
+SHOWN = 5  # files in a message
 CROPS = {
     "label": "the model was trained on label crops; there is no label, so the body is taken",
     "slices": "the model was trained on some slices alone; outside them no liver is predicted",
@@ -59,19 +60,26 @@ def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: 
     left as it is. Not for clinical use.
     """
     chosen = Choices(**choices)
-    tasks, are_many = find_tasks(ct, out, chosen.beside_masks)
+    tasks, are_many, unlisted = find_tasks(ct, out, chosen.beside_masks)
     if chosen.dicom_seg:
         _require_dicom_seg(tasks, are_many=are_many)
     predictor = Predictor(load_ensemble(models, device), chosen, liver3d_version())
+    for fault in unlisted:
+        click.echo(f"not searched: {_line(fault)}", err=True)
     crop = predictor.ensemble.preprocess.crop
     if crop in CROPS:
         click.echo(CROPS[crop])
     if are_many:
-        _tell_all(run(tasks, out, predictor), ct, len(tasks))
+        bugs, faults = _tell_all(run(tasks, out, predictor), len(tasks))
+        _tell_left_behind(left_behind(tasks, out), ct)
+        end_badly(bugs, faults, ct, len(tasks))
     else:
         predicted = predict_one(tasks[0], predictor)
         _warn(tasks[0], predicted.warnings)
         click.echo(f"liver {predicted.liver_ml:.0f} ml; mask: {out}")
+    if unlisted:
+        fact = f"{len(unlisted)} of its folders could not be searched for CTs"
+        raise SourceError(ct, fact, "let them be read; run again, and what is predicted is left")
 
 
 def _require_dicom_seg(tasks: list[Task], *, are_many: bool) -> None:
@@ -81,23 +89,42 @@ def _require_dicom_seg(tasks: list[Task], *, are_many: bool) -> None:
     require_highdicom()
 
 
-def _tell_all(outcomes: Iterable[Outcome], ct: Path, count: int) -> None:
-    """A line for each CT as soon as it is done, and one for all.
-
-    Raises:
-        DataError: some could not be used.
-    """
+def _tell_all(outcomes: Iterable[Outcome], count: int) -> tuple[list[str], int]:
+    """A line for each CT as soon as it is done, and one for all; bugs, and CTs without a mask."""
+    bugs: list[str] = []
     faults = old = 0
     for number, outcome in enumerate(outcomes, 1):
         name = f"{number}/{count} {outcome.task.name}"
         faults += outcome.fault is not None
         old += outcome.is_old
+        bugs += [outcome.bug] * bool(outcome.bug)
         if outcome.fault is not None:
             click.echo(f"{name}: not predicted: {_line(outcome.fault)}", err=True)
         else:
             _warn(outcome.task, outcome.warnings)
             click.echo(f"{name}: liver {outcome.liver_ml:.0f} ml{', as before' * outcome.is_old}")
     click.echo(f"{count - faults - old} predicted, {old} left from an earlier run")
+    return bugs, faults
+
+
+def _tell_left_behind(files: list[str], ct: Path) -> None:
+    if files:
+        more = f", … and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+        click.echo(
+            f"left by earlier runs, of CTs that are not below {ct}:"
+            f" {', '.join(files[:SHOWN])}{more}; delete what is not wanted"
+        )
+
+
+def end_badly(bugs: list[str], faults: int, ct: Path, count: int) -> None:
+    """End with what kept CTs from being predicted, if anything did.
+
+    Raises:
+        RuntimeError: one brought a bug to light.
+        DataError: some could not be used.
+    """
+    if bugs:
+        raise RuntimeError("a bug, which left out " + "\n".join(bugs))
     if faults:
         fix = "mend them or take them out of the folder; run again, and the others are left"
         raise DataError(ct, f"{faults} of {count} CTs could not be predicted", fix)

@@ -5,17 +5,31 @@ Linux says in the files of control groups. Neither Windows nor macOS has them.
 """
 
 import ctypes
+import errno
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import psutil
 
+from cache.errors import DataError
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 LARGEST_KEPT = 1 << 30  # bytes; a larger array is rare, and not worth keeping
+
+# what libraries without a MemoryError of their own say of too small a memory: torch on the CPU
+# ("not enough memory: you tried to allocate" on Windows, "can't allocate memory" elsewhere) and on
+# a GPU, cuDNN and cuBLAS, onnxruntime with and without its arena, ITK, and C++ itself
+SHORTAGE = re.compile(
+    r"DefaultCPUAllocator|you tried to allocate|out of memory\b"
+    r"|ALLOC_FAILED|ALLOCATION_FAILED|cudaErrorMemoryAllocation|BFCArena"
+    r"|Failed to allocate memory|bad_alloc|bad allocation"
+)
+MORE_MEMORY = "close other programs, or use a machine with more memory"
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")  # lines of number:controllers:path
@@ -55,6 +69,45 @@ def processors(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int:
     shares = [_processor_share(folder) for folder in _own_folders("cpu", root, own)]
     quotas = [math.ceil(share) for share in shares if share is not None]
     return max(1, min([_allowed_processors(), *quotas]))
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an exception says that the memory, of the machine or of a GPU, did not suffice."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # torch is not imported for its OutOfMemoryError
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return not isinstance(error, DataError) and SHORTAGE.search(str(error)) is not None
+
+
+def shortage(where: Path | str, error: BaseException, fix: str = MORE_MEMORY) -> DataError:
+    """What to say of an exception that ``is_shortage`` knows.
+
+    Args:
+        where: what did not fit: a CT, a model.
+        error: names how much was asked for, in its own words.
+        fix: what to do about it.
+    """
+    found = SHORTAGE.search(str(error))
+    # ITK and onnxruntime put the place in their code first
+    said = str(error)[found.start() if found else 0 :].strip().partition("\n")[0]
+    return DataError(where, f"does not fit into memory{f' ({said})' if said else ''}", fix)
+
+
+@contextmanager
+def naming_shortage(where: Path | str, fix: str = MORE_MEMORY) -> Iterator[None]:
+    """Turn running out of memory, in whatever library, into one line.
+
+    Raises:
+        DataError: names what did not fit, and what to do.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        raise shortage(where, error, fix) from error
 
 
 def keep_freed_memory() -> None:

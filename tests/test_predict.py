@@ -170,8 +170,10 @@ def test_a_ct_cut_short_is_named(write_ct, write_model, predict, folder, name):
     assert str(ct) in refused(ended, folder)
 
 
-def test_an_unknown_ending_is_refused_before_the_model_is_looked_for(predict, folder, tmp_path):
-    ended = predict("--model", tmp_path / "none.pt", "--ct", tmp_path / "none", "--out", "mask.png")
+def test_an_unknown_ending_is_refused_before_the_model_is_looked_for(
+    write_ct, predict, folder, tmp_path
+):
+    ended = predict("--model", tmp_path / "none.pt", "--ct", write_ct(), "--out", "mask.png")
     assert "mask.png: has none of the endings" in refused(ended, folder)
 
 
@@ -186,7 +188,7 @@ def test_as_a_process_it_prints_one_message_and_no_traceback(write_model, folder
     ended = python("-m", "pipeline.predict", *places, cwd=folder)
     assert ended.returncode == 2
     assert ended.stdout == ""
-    assert ended.stderr.startswith(f"error: {tmp_path / 'none.nii'}: cannot be opened")
+    assert ended.stderr.startswith(f"error: {tmp_path / 'none.nii'}: there is no such")
     assert "Traceback" not in ended.stderr
     assert names(folder) == []
 

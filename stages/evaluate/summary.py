@@ -94,7 +94,7 @@ def _draws(patients: int) -> Iterator[NDArray[np.int64]]:
         yield rng.integers(patients, size=(min(at_once, RESAMPLES - start), patients))
 
 
-def _figures(values: Sequence[float], patients: Sequence[str]) -> dict[str, float | int | None]:
+def _figures(values: Sequence[float], patients: Sequence[str]) -> dict[str, float | str | None]:
     pairs = [pair for pair in zip(values, patients, strict=True) if math.isfinite(pair[0])]
     finite = [value for value, _ in pairs]
     of_finite = [patient for _, patient in pairs]

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cache.errors import DataError, SourceError
 from stages.evaluate.export import beside, has_ending, require_ending
@@ -37,7 +38,21 @@ class Task:
         return self.path.is_dir()
 
 
-def find_tasks(ct: Path, out: Path, beside_it: Sequence[str] = ()) -> tuple[list[Task], bool]:
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        tasks: sorted by name.
+        are_many: whether ``out`` is a folder: then each mask lies in it as its CT lies in ``ct``.
+        unlisted: folders that could not be looked into.
+    """
+
+    tasks: list[Task]
+    are_many: bool
+    unlisted: list[SourceError]
+
+
+def find_tasks(ct: Path, out: Path, beside_it: Sequence[str] = ()) -> Found:
     """The CT that was named, or those below the folder that was named.
 
     Args:
@@ -45,38 +60,39 @@ def find_tasks(ct: Path, out: Path, beside_it: Sequence[str] = ()) -> tuple[list
         out: the mask's file of one CT, or the folder for those of several.
         beside_it: what else is written, PROBABILITY or SEGMENTATION.
 
-    Returns:
-        The tasks sorted by name, and whether ``out`` is a folder: then each mask lies in it as its
-        CT lies in ``ct``.
-
     Raises:
         DataError: ``out`` has no ending for a mask, is one file for several CTs, or is where a CT
             lies.
-        SourceError: there is no CT.
+        SourceError: there is no CT, or its folder cannot be listed.
     """
-    tasks, are_many = _tasks(ct, out)
-    _spare_sources(tasks, beside_it)
-    return tasks, are_many
+    if not ct.exists():
+        raise SourceError(ct, "there is no such file or folder", "name a CT, or a folder with CTs")
+    found = _tasks(ct, out)
+    _spare_sources(found.tasks, beside_it)
+    return found
 
 
-def _tasks(ct: Path, out: Path) -> tuple[list[Task], bool]:
+def _tasks(ct: Path, out: Path) -> Found:
     if not ct.is_dir() or is_series(ct):
         require_ending(out)
-        return [Task(ct.name, ct, out)], False
+        return Found([Task(ct.name, ct, out)], False, [])
     if _place(out) == _place(ct):
         fix = "name another folder"
         raise DataError(out, "is where the CTs lie; the next run would take the masks for CTs", fix)
-    found = sorted(_below(Tree(ct), ct, os.path.realpath(out)))
+    unlisted: list[SourceError] = []
+    found = sorted(_below(Tree(ct), ct, os.path.realpath(out), unlisted))
     if not found:
+        for fault in unlisted:
+            raise fault
         fix = "name a CT's file, the folder of a DICOM series, or a folder with CTs"
         raise SourceError(ct, "holds no CT", fix)
     if not has_ending(out):
         if out.exists() and not out.is_dir():
             raise DataError(out, "is a file, where the folder for the masks should be", "move it")
-        return _named(ct, found, out), True
+        return Found(_named(ct, found, out), True, unlisted)
     if len(found) > 1:
         raise DataError(out, f"is one mask, but {ct} holds {len(found)} CTs", "name a folder")
-    return [Task(found[0].name, found[0], out)], False
+    return Found([Task(found[0].name, found[0], out)], False, unlisted)
 
 
 def written_beside(mask: Path, what: str) -> Path:
@@ -85,27 +101,34 @@ def written_beside(mask: Path, what: str) -> Path:
 
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM images, not counting its subfolders."""
-    return _holds_dicom([path for path in sorted(folder.iterdir()) if path.is_file()])
+    """Whether a folder holds DICOM images, not counting its subfolders; one unlistable, none."""
+    try:
+        return _holds_dicom([path for path in sorted(folder.iterdir()) if path.is_file()])
+    except OSError:  # the search says so
+        return False
 
 
 def _holds_dicom(files: Sequence[Path]) -> bool:
     return any(path.name.upper() != DICOM_INDEX and is_dicom(path) for path in files)
 
 
-def _below(tree: Tree, folder: Path, left_out: str) -> Iterator[Path]:
-    """Files and folders that are CTs; of a folder that is one, nothing else is looked at."""
+def _below(tree: Tree, folder: Path, left_out: str, unlisted: list[SourceError]) -> Iterator[Path]:
+    """Files and folders that are CTs; of a folder that is one, nothing else is looked at.
+
+    Folders that cannot be looked into join ``unlisted``.
+    """
     listing = tree.listing(folder)
     if listing.fault is not None:
         fact = f"cannot be listed ({listing.fault.strerror})"
-        raise SourceError(folder, fact, "let it be read, or take it out of the folder")
+        unlisted.append(SourceError(folder, fact, "let it be read, or take it out of the folder"))
+        return
     if _holds_dicom(listing.files):
         yield folder
         return
     yield from (path for path in listing.files if _is_volume(path))
     for each in listing.folders:
         if os.path.realpath(each) != left_out:  # masks of an earlier run
-            yield from _below(tree, each, left_out)
+            yield from _below(tree, each, left_out, unlisted)
 
 
 def _is_volume(path: Path) -> bool:

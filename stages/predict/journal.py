@@ -90,6 +90,16 @@ class Journal:
                 left[file] = digest
         return left
 
+    def files_of_others(self, names: set[str]) -> list[str]:
+        """What is there of CTs that have other names than these, below the folder, sorted."""
+        files = {
+            file
+            for name, entry in self._entries.items()
+            if name not in names
+            for file in entry.files
+        }
+        return sorted(file for file in files if (self._out / file).is_file())
+
     def _files(self, name: str) -> Written:
         entry = self._entries.get(name)
         return {} if entry is None else entry.files

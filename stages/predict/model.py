@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cache.errors import ModelError, ParamsError
 from cache.grid import Triple
@@ -101,21 +100,15 @@ def _checkpoint(path: Path, device: torch.device) -> Model:
     # imported here: a bundle is run without the code that trained it
     from stages.train.checkpoints.checkpoint import load_checkpoint
     from stages.train.device import network_on_hu
-    from stages.train.memory import explained_shortage
 
     checkpoint = load_checkpoint(path)
     train = checkpoint.params()
     network = network_on_hu(checkpoint.network(), train, device)
-
-    def explained(patch: Tensor) -> Tensor:
-        with explained_shortage(device):
-            return network(patch)
-
     fix = "use the liver3d it was trained with, or train it again"
     preprocess = preparation_of(checkpoint.preprocess, path, made="was trained", fix=fix)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Model(explained, preprocess, train.patch_zyx, digest, path.name)
+    return Model(network, preprocess, train.patch_zyx, digest, path.name)
 
 
 def _bundle(path: Path, device: torch.device) -> Model:

@@ -12,11 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cache.case import Volume
-from cache.errors import SourceError
+from cache.errors import DataError
 from cache.grid import triple
 from stages.evaluate.export import write_mask, write_probability
 from stages.evaluate.restore import Place, Restored, restore
 from stages.evaluate.window import Probability, Windows, probability_planes
+from stages.machine import MORE_MEMORY, naming_shortage
 from stages.predict.average import mean_probability
 from stages.predict.clean import fill_holes, keep_largest
 from stages.predict.dicom_seg import write_seg
@@ -118,13 +119,18 @@ def predict_one(task: Task, predictor: Predictor) -> Predicted:
 
     Raises:
         SourceError: the CT cannot be used.
-        DataError: the model's patches do not fit into memory, or a file cannot be written.
+        DataError: the CT or the model's patches do not fit into memory, a file cannot be written,
+            or the CT cannot be read off its disk.
     """
+    is_gpu = predictor.ensemble.device.type != "cpu"
+    fix = f"use --device cpu, {MORE_MEMORY}" if is_gpu else MORE_MEMORY
     try:
-        return _predicted(task, predictor)
-    except MemoryError as error:
-        fix = "close other programs, or predict it on a machine with more memory"
-        raise SourceError(task.path, "does not fit into memory", fix) from error
+        with naming_shortage(task.path, fix):
+            return _predicted(task, predictor)
+    except OSError as error:
+        # what is written says so itself
+        fact = f"cannot be read ({error.strerror or error})"
+        raise DataError(task.path, fact, "check the disk it lies on, and run it again") from error
 
 
 def _predicted(task: Task, predictor: Predictor) -> Predicted:

@@ -7,7 +7,7 @@ import torch
 
 from cache.errors import ParamsError
 from cache.grid import Triple
-from stages.machine import free_memory_bytes
+from stages.machine import free_memory_bytes, is_shortage
 from stages.train.params import TrainParams
 from stages.train.ranks import Ranks
 
@@ -60,18 +60,15 @@ def step_bytes(params: TrainParams, largest_zyx: Triple, device: torch.device, r
 
 @contextmanager
 def explained_shortage(device: torch.device) -> Iterator[None]:
-    """Turn torch's running out of memory into one line that names what to change.
+    """Turn training's running out of memory into one line that names what to change.
 
     Raises:
-        ParamsError: torch could not get the memory it asked for.
+        ParamsError: the memory that was asked for was not there.
     """
     try:
         yield
-    except RuntimeError as error:  # on a GPU its subclass OutOfMemoryError, on the CPU by its text
-        is_shortage = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(
-            error
-        )
-        if not is_shortage:
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
             raise
         reason = str(error).partition("\n")[0]
         fix = "make train.patch_zyx, train.batch_size or train.n_channels smaller"

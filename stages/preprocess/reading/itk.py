@@ -8,6 +8,7 @@ from pathlib import Path
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from cache.errors import SourceError
+from stages.machine import is_shortage
 from stages.preprocess.rules.ct import EXPORT_AGAIN
 
 # what the readers say, and the rule it is about
@@ -30,7 +31,13 @@ def without_warnings() -> Iterator[None]:
 
 
 def refusal(path: Path, error: RuntimeError) -> SourceError:
-    """SimpleITK's last line, which is the one that says why, under the rule it is about."""
+    """SimpleITK's last line, which is the one that says why, under the rule it is about.
+
+    Raises:
+        MemoryError: the machine is at fault, and not the file.
+    """
+    if is_shortage(error):
+        raise MemoryError(str(error).strip().splitlines()[-1]) from error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else "no reason given"
     rule = "readable"
