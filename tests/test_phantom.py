@@ -1,5 +1,6 @@
 """The synthetic CTs: reproducible, hard for a threshold, and the same way round in the world."""
 
+import gzip
 import hashlib
 import math
 
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import ndimage
 
-from cache.grid import Grid
+from cache.errors import DataError
 from stages.phantom import run as phantom_run
 from stages.phantom.make import make_phantom
 from stages.phantom.params import PhantomParams
 from stages.phantom.run import run
-from stages.phantom.write import write_whole
+from stages.phantom.write import write_phantom
+from tiny import small_disk
 
 SHAPE_ZYX = (34, 60, 64)
 SEED = 20
@@ -202,12 +204,28 @@ def test_running_again_replaces_files_by_the_same_bytes(tmp_path):
     assert digests(tmp_path) == before
 
 
-def test_a_write_that_fails_leaves_no_scrap(tmp_path):
-    in_the_way = tmp_path / "ct.nii.gz"
-    in_the_way.mkdir()
-    with pytest.raises(OSError, match=r"ct\.nii\.gz"):
-        write_whole(in_the_way, np.zeros((2, 3, 4), np.int16), grid=Grid((2, 3, 4), (5, 1, 1)))
-    assert list(tmp_path.iterdir()) == [in_the_way]
+def test_a_folder_in_the_place_of_a_phantom_is_named_and_leaves_no_scrap(tmp_path, phantoms):
+    in_the_way = tmp_path / "image" / "phantom-000" / "phantom-000.nii.gz"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(DataError, match="is a folder") as caught:
+        write_phantom(tmp_path, "phantom-000", phantom=phantoms[0])
+    assert caught.value.where == in_the_way
+    assert list(in_the_way.parent.iterdir()) == [in_the_way]
+
+
+def test_a_full_disk_is_named_and_every_file_on_it_is_whole(tmp_path):
+    with small_disk(tmp_path / "disk", kilobytes=250) as disk:
+        with pytest.raises(DataError, match="cannot be written") as caught:
+            run(disk / "phantoms", count=20, shape_zyx=SHAPE_ZYX, seed=SEED)
+        assert caught.value.where.is_relative_to(disk / "phantoms")
+        written = [path for path in disk.rglob("*") if path.is_file()]
+        assert written
+        for path in written:
+            whole = gzip.decompress(path.read_bytes())
+            sides = np.frombuffer(whole, "<i2", count=3, offset=42)
+            assert len(whole) == 352 + np.prod(sides, dtype=int) * (
+                2 if "image" in str(path) else 1
+            )
 
 
 @pytest.mark.parametrize(

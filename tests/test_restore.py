@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,40 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from cache.errors import DataError
 from cache.grid import IDENTITY, Box, Grid
 from cache.orientation import lps_grid, to_lps
-from stages.evaluate.export import ENDINGS, beside, write_mask, write_probability
+from stages.evaluate.export import beside, write_mask, write_probability
 from stages.evaluate.overlap import overlap
 from stages.evaluate.restore import Place, inside_box, restore, restore_mask
+from stages.image_file import ENDINGS
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import prepare_volume
 from stages.preprocess.reading.read import as_hu, read_ct
 from stages.resize import resize_mask
 from tiny import PREPROCESS, ball, names
 
+NOISE = np.random.default_rng(0).integers(0, 2, (20, 40, 60), np.uint8)
 posix = pytest.mark.skipif(sys.platform != "linux", reason="names and limits of Linux")
 ORIENTATIONS = [
     "".join(letters)
     for axes in itertools.permutations(["LR", "PA", "SI"])
     for letters in itertools.product(*axes)
 ]
+
+
+@contextmanager
+def largest_file(size_bytes):
+    """Let no file grow larger, as on a disk that is full then."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
 # turned about the body's long axis by 0.3 rad, as a slanted gantry or an MR slice would be
 TURNED = (0.955336, -0.295520, 0.0, 0.295520, 0.955336, 0.0, 0.0, 0.0, 1.0)
 
@@ -288,19 +308,23 @@ class TestWriteMask:
     @posix
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_a_full_disk_leaves_no_half_of_a_mask(self, tmp_path, ending):
-        import resource
-
-        noise = np.random.default_rng(0).integers(0, 2, (20, 40, 60), np.uint8)
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-        try:
-            with pytest.raises(DataError, match="cannot be written"):
-                write_mask(tmp_path / f"mask{ending}", noise, Grid((20, 40, 60), (2.5, 0.8, 0.7)))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-            signal.signal(signal.SIGXFSZ, before)
+        with largest_file(2000), pytest.raises(DataError, match="cannot be written"):
+            write_mask(tmp_path / f"mask{ending}", NOISE, Grid(NOISE.shape, (2.5, 0.8, 0.7)))
         assert names(tmp_path) == []
+
+    @posix
+    @pytest.mark.parametrize("ending", ENDINGS)
+    def test_a_disk_that_is_full_just_before_the_end_leaves_no_mask(self, tmp_path, ending):
+        path, grid = tmp_path / f"mask{ending}", Grid(NOISE.shape, (2.5, 0.8, 0.7))
+        write_mask(path, NOISE, grid)
+        size = path.stat().st_size
+        path.unlink()
+        for missing in (1, 300):
+            with largest_file(size - missing), pytest.raises(DataError, match="cannot be written"):
+                write_mask(path, NOISE, grid)
+            assert names(tmp_path) == []
+        with largest_file(size):
+            write_mask(path, NOISE, grid)
 
     @posix
     def test_a_name_that_is_no_text_is_written(self, tmp_path, mask):

@@ -14,7 +14,7 @@ from typing import Any
 from cache.case import Mask
 from cache.errors import ParamsError, SourceError
 from cache.files import replacing
-from stages.evaluate.export import unwritable
+from stages.image_file import unwritable
 from stages.predict.slices import WITHOUT
 
 SERIES_NUMBER = 1000  # behind the scanner's own, which viewers sort by it

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cache.errors import DataError, SourceError
-from stages.evaluate.export import beside, has_ending, require_ending
+from stages.evaluate.export import beside
+from stages.image_file import has_ending, require_ending
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content, is_dicom
 
