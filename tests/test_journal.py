@@ -9,8 +9,8 @@ import pytest
 
 from cache.errors import StoreError
 from cache.manifest import Manifest, entry_of, read_manifest, write_manifest
+from cache.state import STATE, state_folder
 from stages.preprocess.journal import Journal, only_writer, shortcuts_of
-from stages.preprocess.state import STATE, state_folder
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import pytest
 
+from cache.state import state_folder
 from pipeline.facts import preparation_time
 from pipeline.preprocess import main
-from stages.preprocess.state import state_folder
 from stages.preprocess.times import noted_time
 
 

@@ -13,8 +13,8 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from cache.case import FORMAT_VERSION
 from cache.files import PARTIAL
 from cache.reader import CaseStore
+from cache.state import STATE
 from pipeline.preprocess import main
-from stages.preprocess.state import STATE
 
 ARRAYS = ("image", "mask", "source_mask", "foreground_zyx")
 CASE_SHAPE = (14, 18, 20)  # of the case that write_case writes, spacing 11, 10, 9 mm

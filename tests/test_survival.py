@@ -16,12 +16,12 @@ import pytest
 from cache.errors import StoreError
 from cache.files import PARTIAL
 from cache.reader import CaseStore
+from cache.state import STATE
 from pipeline.params import read_params
 from pipeline.preprocess import end_badly, main
 from stages.preprocess.case import work
 from stages.preprocess.journal import only_writer
 from stages.preprocess.outcome import Job
-from stages.preprocess.state import STATE
 from stages.preprocess.tell import Summary
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are POSIX")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from cache.files import PARTIAL
 from cache.manifest import Manifest, read_manifest, write_manifest
+from cache.state import STATE
 from cache.verify import Damage, case_damages, unlisted, verify_store
 from pipeline.preprocess import main as preprocess_main
 from pipeline.verify import main
 from stages.preprocess.journal import Journal, only_writer
-from stages.preprocess.state import STATE
 
 IN_A_CASE = {
     "zarr": [

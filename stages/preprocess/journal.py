@@ -1,17 +1,15 @@
 """What lies in a store and is in no manifest: a killed run loses no finished case."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from cache import lock
 from cache.errors import StoreError
 from cache.files import remove, write_text
 from cache.manifest import NAME, Entry, entry_from_dict, entry_to_dict, read_manifest
 from cache.sealed import sealed_line, unsealed_line
+from cache.state import state_folder
 from stages.preprocess.digests import Shortcuts
-from stages.preprocess.state import state_folder
 
 
 class Journal:
@@ -72,23 +70,14 @@ def shortcuts_of(out: Path) -> Shortcuts:
     return Shortcuts(state_folder(out) / "digests.jsonl")
 
 
-@contextmanager
-def only_writer(out: Path) -> Iterator[None]:
+def only_writer(out: Path) -> AbstractContextManager[None]:
     """Keep other runs away from a store; the lock goes with the process, however it ends.
 
     Raises:
         StoreError: another run is writing there.
     """
-    lock = FileLock(state_folder(out) / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        fix = "wait until it is done, or give another --out"
-        raise StoreError(out, "another run is writing to this store", fix) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    fix = "wait until it is done, or give another --out"
+    return lock.only_writer(out, StoreError(out, "another run is writing to this store", fix))
 
 
 def _manifest_entries(out: Path) -> dict[str, Entry]:

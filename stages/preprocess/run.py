@@ -7,6 +7,7 @@ from pathlib import Path
 from cache.errors import SourceError, StoreError
 from cache.files import remove, remove_partials
 from cache.manifest import Entry, Manifest, read_manifest, write_manifest
+from cache.state import state_folder
 from cache.writer import stored_cases
 from stages.preprocess.digests import absolute
 from stages.preprocess.journal import Journal, only_writer, shortcuts_of
@@ -15,7 +16,6 @@ from stages.preprocess.outcome import Job, Outcome
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.scan import Scan, scan
-from stages.preprocess.state import state_folder
 from stages.preprocess.tell import Summary, problems_of, summary_of, without_copies, write_pages
 from stages.preprocess.workers.dispatch import worked
 

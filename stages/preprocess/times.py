@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cache.files import write_json
-from stages.preprocess.state import state_folder
+from cache.state import state_folder
 
 NAME = "times.json"
 
