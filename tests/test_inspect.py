@@ -14,10 +14,10 @@ from stages.preprocess.inspect import (
     binarize,
     ct_to_predict,
     inspect_case,
-    on_the_ct,
     values_of,
 )
 from stages.preprocess.ledger import Ledger, finding_of
+from stages.preprocess.place import on_the_ct
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.read import read_ct, read_label
 
@@ -59,6 +59,18 @@ def with_padding():
     ct = body_hu()
     ct[:, :2] = -3024
     return ct
+
+
+def stored_by_a_scanner():
+    """The case's CT with some bone, as HU + 1024 in uint16."""
+    stored = body_hu() + 1024
+    stored[6, 12, 8:11] = 1024 + 700
+    return stored.astype(np.uint16)
+
+
+def picture_of(hu):
+    """A CT as an 8-bit picture of the window -160 to 240 HU."""
+    return np.rint(np.clip((hu + 160) * (255 / 400), 0, 255)).astype(np.uint8)
 
 
 def organs():
@@ -139,15 +151,35 @@ class TestPolicies:
         np.testing.assert_array_equal(inspected.hu[:, :2], -1000)
         np.testing.assert_array_equal(inspected.hu[:, 2:], body_hu()[:, 2:])
 
-    def test_padding_stays_where_it_is_only_warned_of(self, write_case, inspect):
-        inspected, severities = inspect(write_case(ct=with_padding()), padding="warn")
-        assert severities == {"padding": "warning"}
-        np.testing.assert_array_equal(inspected.hu, with_padding())
+    @pytest.mark.parametrize("policy", ["warn", "fix"])
+    def test_a_case_with_padding_is_prepared_as_prediction_would_whatever_the_policy(
+        self, write_case, inspect, policy
+    ):
+        files = write_case(ct=with_padding())
+        inspected, severities = inspect(files, padding=policy)
+        assert severities == {"padding": "warning" if policy == "warn" else "fixed"}
+        np.testing.assert_array_equal(inspected.hu, ct_to_predict(files.ct)[1])
 
     @pytest.mark.parametrize(("policy", "severity"), [("skip", "skipped"), ("error", "error")])
     def test_padding_keeps_a_case_out_where_it_should(self, write_case, inspect, policy, severity):
         inspected, severities = inspect(write_case(ct=with_padding()), padding=policy)
         assert (inspected, severities) == (None, {"padding": severity})
+
+    def test_an_8_bit_picture_of_a_ct_is_left_out_unless_it_is_asked_for(self, write_case, inspect):
+        files = write_case(ct=picture_of(body_hu().astype(float)))
+        assert inspect(files) == (None, {"not_hu": "skipped"})
+        inspected, severities = inspect(files, not_hu="warn")
+        assert severities == {"not_hu": "warning"}
+        np.testing.assert_array_equal(inspected.hu, picture_of(body_hu().astype(float)))
+
+    def test_a_label_over_what_is_no_liver_is_left_out_unless_it_is_asked_for(
+        self, write_case, inspect
+    ):
+        lung = body_hu()
+        lung[LIVER] = -850
+        files = write_case(ct=lung)
+        assert inspect(files) == (None, {"liver_hu": "skipped"})
+        assert inspect(files, liver_hu="warn")[0] is not None
 
     def test_fractions_in_a_label_are_rounded_where_they_are_fixed(self, write_case, inspect):
         fractions = liver_label().astype(np.float32)
@@ -511,11 +543,32 @@ class TestPredicting:
             ct_to_predict(write_case(ct=ct).ct)
         assert caught.value.rule == "finite"
 
-    def test_values_that_are_hardly_hounsfield_units_are_doubted(self, write_case):
+    def test_a_ct_without_air_is_doubted(self, write_case):
+        cropped = np.maximum(body_hu(), -500)
+        cropped[0, 0, 0] = 300
+        _, _, doubts = ct_to_predict(write_case(ct=cropped).ct)
+        assert [doubt.rule for doubt in doubts] == ["hu_range"]
+
+    def test_values_that_are_no_hounsfield_units_are_doubted_and_stay(self, write_case):
         stored = np.zeros(CASE_SHAPE_ZYX, np.int16)
         stored[BODY] = 1064
-        _, _, doubts = ct_to_predict(write_case(ct=stored).ct)
-        assert [doubt.rule for doubt in doubts] == ["hu_range"]
+        _, hu, doubts = ct_to_predict(write_case(ct=stored).ct)
+        assert [doubt.rule for doubt in doubts] == ["not_hu"]
+        np.testing.assert_array_equal(hu, stored)
+
+    def test_a_ct_whose_intercept_was_lost_is_mended_as_for_training(self, write_case, inspect):
+        files = write_case(ct=stored_by_a_scanner())
+        inspected, severities = inspect(files)
+        assert severities == {"not_hu": "fixed"}
+        _, hu, doubts = ct_to_predict(files.ct)
+        assert [doubt.rule for doubt in doubts] == ["not_hu"]
+        np.testing.assert_array_equal(hu, inspected.hu)
+        np.testing.assert_array_equal(hu, stored_by_a_scanner().astype(int) - 1024)
+
+    def test_a_shifted_ct_is_mended_also_where_that_is_only_warned_of(self, write_case, inspect):
+        inspected, severities = inspect(write_case(ct=stored_by_a_scanner()), not_hu="warn")
+        assert severities == {"not_hu": "warning"}
+        np.testing.assert_array_equal(inspected.hu, stored_by_a_scanner().astype(int) - 1024)
 
     def test_an_odd_header_is_doubted(self, write_case):
         _, _, doubts = ct_to_predict(write_case(spacing_xyz_mm=(9.0, 10.0, 21.0)).ct)

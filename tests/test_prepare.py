@@ -15,6 +15,7 @@ from cache.errors import SourceError
 from cache.grid import Box, Grid
 from cache.manifest import Manifest, write_manifest
 from cache.reader import CaseStore
+from conftest import LIVER
 from stages.preprocess.case import work
 from stages.preprocess.crop import body_box, label_box, slices_box
 from stages.preprocess.outcome import Job
@@ -301,8 +302,7 @@ class TestBinarize:
     )
     def test_lesions_are_liver_if_they_are_listed(self, prepared, write_case, liver_values, voxels):
         label = np.zeros(CASE_SHAPE, np.uint8)
-        label.ravel()[100:400] = 1
-        label.ravel()[500:533] = 2
+        label[LIVER] = np.repeat([1, 2, 0], [300, 33, 3]).reshape(label[LIVER].shape)
         case = prepared(write_case(label=label), liver_values=liver_values)
         assert case.source_mask.sum() == voxels
 

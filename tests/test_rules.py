@@ -10,7 +10,7 @@ import pytest
 from cache.grid import Grid
 from stages.preprocess.policy import OTHER_FILES, RulesParams
 from stages.preprocess.problems import Finding, Problem
-from stages.preprocess.rules import ct, dataset, header, label, series
+from stages.preprocess.rules import ct, dataset, geometry, header, label, scale, series
 
 FILE = Path("src/case.nii.gz")
 STAGE = Path(__file__).parent.parent / "stages" / "preprocess"
@@ -307,6 +307,75 @@ class TestVoxels:
         assert "rescale intercept" in found.fact
 
 
+def scan(*, shift=0, air=(-1010, -990), soft=(-90, 120), size=40_000):
+    """A CT of half air and half soft tissue with a hundredth of bone, evenly spread values."""
+    values = np.concatenate(
+        [
+            np.linspace(*air, size // 2),
+            np.linspace(*soft, size // 2 - size // 100),
+            np.linspace(300, 900, size // 100),
+        ]
+    )
+    return (np.rint(values) + shift).astype(np.int16).reshape(20, 40, -1)
+
+
+def not_hu(volume):
+    return scale.not_hu(FILE, volume, ct.HuRange.of(volume))
+
+
+class TestScale:
+    def test_a_ct_in_hounsfield_units_passes(self):
+        assert not_hu(scan()) is None
+
+    def test_a_ct_cropped_to_soft_tissue_passes_where_it_has_fat(self):
+        assert not_hu(scan(air=(-120, 40))) is None
+
+    def test_a_ct_clipped_to_a_window_of_400_hu_passes(self):
+        assert not_hu(np.clip(scan(), -160, 240)) is None
+
+    def test_a_ct_shifted_by_1024_is_found_out_and_can_be_mended(self):
+        found = not_hu(scan(shift=1024))
+        assert found.fixable
+        assert found.fact.startswith("values run from 14 to 1924, as of a CT whose rescale")
+
+    def test_padding_beside_a_shifted_ct_does_not_hide_the_shift(self):
+        volume = scan(shift=1024)
+        volume[:2] = -2000
+        values = ct.HuRange.of(volume)
+        assert scale.not_hu(FILE, volume, values).fixable
+        mended = scale.without_shift(volume, values)
+        np.testing.assert_array_equal(mended[:2], -1000)
+        np.testing.assert_array_equal(mended[2:], scan()[2:])
+
+    def test_a_ct_shifted_by_1000_cannot_be_mended_for_its_air_is_at_zero(self):
+        found = not_hu(np.maximum(scan(shift=1000), 0))
+        assert not found.fixable
+        assert "nothing is as dark as fat or air" in found.fact
+        assert "rescale intercept, usually -1024, was left out" in found.fact
+
+    def test_a_volume_without_the_soft_tissue_of_a_body_is_no_shifted_ct(self):
+        # as an MR image has: intensities of all heights
+        assert not not_hu(scan(shift=1024, soft=(-700, 900))).fixable
+
+    def test_a_volume_without_bone_or_without_air_is_no_shifted_ct(self):
+        assert not not_hu(np.minimum(scan(shift=1024), 1324)).fixable
+        assert not not_hu(scan(shift=1024, air=(-90, 120))).fixable
+
+    @pytest.mark.parametrize("low", [0, -128])
+    def test_an_8_bit_picture_is_no_ct_whatever_its_lowest_value(self, low):
+        picture = np.linspace(low, low + 255, 40_000).astype(np.int16).reshape(20, 40, -1)
+        found = not_hu(picture)
+        assert not found.fixable
+        assert f"values run from {low} to {low + 255}" in found.fact
+
+    def test_signed_values_that_wrapped_around_in_uint16_are_no_hu(self):
+        wrapped = np.where(scan() < 0, 32767, scan()).astype(np.int16)
+        assert not_hu(wrapped) is not None
+
+    def test_nothing_but_air_is_no_ct(self):
+        assert "nothing is denser than -300 HU" in not_hu(scan(soft=(-990, -900))[:10]).fact
+
+
 class TestLabel:
     def test_names_that_are_there_pass(self):
         assert label.label_names(FILE, ["liver"], {"spleen": (1,), "liver": (6,)}) is None
@@ -396,10 +465,10 @@ class TestLabel:
 
 class TestLabelAndCt:
     def test_one_grid_passes(self):
-        assert label.label_grid(FILE, grid(), grid()) is None
+        assert geometry.label_grid(FILE, grid(), grid()) is None
 
     def test_another_size_is_told_in_x_y_z_and_can_be_mended(self):
-        found = label.label_grid(FILE, grid(), grid((50, 400, 499)))
+        found = geometry.label_grid(FILE, grid(), grid((50, 400, 499)))
         assert found.fact == (
             "is not on the grid of the CT: "
             "size (x, y, z) is (499, 400, 50), the CT's is (500, 400, 50)"
@@ -410,20 +479,20 @@ class TestLabelAndCt:
         # a tenth of 0.7 mm
         near = grid(origin_xyz_mm=(-11.0, 7.0, 23.069))
         far = grid(origin_xyz_mm=(-11.0, 7.0, 23.071))
-        assert label.label_grid(FILE, grid(), near) is None
-        assert "origin (x, y, z) is (-11, 7, 23.071)" in label.label_grid(FILE, grid(), far).fact
+        assert geometry.label_grid(FILE, grid(), near) is None
+        assert "origin (x, y, z) is (-11, 7, 23.071)" in geometry.label_grid(FILE, grid(), far).fact
 
     def test_a_spacing_counts_by_how_far_it_moves_the_last_corner(self):
         # 499 voxels: 0.0001 mm each moves the last by 0.0499 mm, 0.0002 mm by 0.0998 mm
         near = grid(spacing_zyx_mm=(5.0, 0.8, 0.7001))
         far = grid(spacing_zyx_mm=(5.0, 0.8, 0.7002))
-        assert label.label_grid(FILE, grid(), near) is None
-        fact = label.label_grid(FILE, grid(), far).fact
+        assert geometry.label_grid(FILE, grid(), near) is None
+        fact = geometry.label_grid(FILE, grid(), far).fact
         assert "spacing (x, y, z) is (0.7002, 0.8, 5), the CT's is (0.7, 0.8, 5)" in fact
 
     def test_flipped_axes_are_another_grid(self):
         flipped = grid(direction=(-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
-        assert "direction" in label.label_grid(FILE, grid(), flipped).fact
+        assert "direction" in geometry.label_grid(FILE, grid(), flipped).fact
 
     def boxes(self, gap_mm):
         """Two grids of 10·10·10 mm, one above the other with a gap between."""
@@ -431,11 +500,11 @@ class TestLabelAndCt:
         return grid((10, 10, 10), (1.0, 1.0, 1.0), origin_xyz_mm=(0.0, 0.0, 0.0)), upper
 
     def test_grids_that_share_a_little_space_overlap(self):
-        assert label.overlap(FILE, *self.boxes(-0.1)) is None
+        assert geometry.overlap(FILE, *self.boxes(-0.1)) is None
 
     @pytest.mark.parametrize("gap_mm", [0.0, 0.1, 1000.0])
     def test_grids_that_only_touch_or_lie_apart_do_not(self, gap_mm):
-        found = label.overlap(FILE, *self.boxes(gap_mm))
+        found = geometry.overlap(FILE, *self.boxes(gap_mm))
         assert found.fact == "lies outside the CT: the two share no space"
         assert not found.fixable
 
@@ -443,7 +512,7 @@ class TestLabelAndCt:
         first = grid((10, 10, 10), (1.0, 1.0, 1.0), origin_xyz_mm=(0.0, 0.0, 0.0))
         backwards = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0)
         other = grid((10, 10, 10), (1.0, 1.0, 1.0), origin_xyz_mm=(9, 9, 9), direction=backwards)
-        assert label.overlap(FILE, first, other) is None
+        assert geometry.overlap(FILE, first, other) is None
 
     def test_no_liver_inside_the_ct_breaks_overlap_with_its_volume(self):
         found = label.overlap_of_liver(FILE, 333.25)
@@ -511,7 +580,7 @@ class TestDataSet:
 
 def rule_functions():
     """Names of all functions of the rules' modules."""
-    modules = (header, series, ct, label, dataset)
+    modules = (header, series, ct, scale, label, geometry, dataset)
     return {name for module in modules for name in vars(module) if not name.startswith("_")}
 
 

@@ -9,24 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.case import Mask, Volume
-from cache.errors import SourceError
-from cache.orientation import from_lps, lps_grid, to_lps
 from stages.preprocess.files import CaseFiles, LabelNames
 from stages.preprocess.ledger import Ledger
+from stages.preprocess.place import place
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.read import (
     SourceVolume,
     as_hu,
-    onto_grid,
     read_ct,
     read_label,
     stop_at,
 )
 from stages.preprocess.rules import ct as ct_rules
+from stages.preprocess.rules import header, scale
 from stages.preprocess.rules import label as label_rules
 
 LiverValues = Literal["any"] | list[int] | list[str]
 FEW_VALUES = 8
+OF_THE_GRID = ("spacing_plausible", "identity_affine")  # judged once it is known which one counts
 MOST_VALUES = 4096  # that integers of a label may span to be counted in a table
 
 
@@ -67,21 +67,21 @@ def inspect_case(files: CaseFiles, liver_values: LiverValues, ledger: Ledger) ->
     label = ledger.attempt(lambda: read_label(files.label, ct.grid if ct else None))
     hu = None if ct is None else _inspect_ct(ct, ledger)
     liver = None if label is None else _inspect_label(label, files, liver_values, ledger)
-    if ct is None or label is None:
+    placed = None
+    if ct is not None and label is not None:
+        placed = place(ct, label, hu, liver, ledger)
+    if ct is not None:
+        ledger.note(*_doubts_of_lengths(placed.ct if placed else ct))
+    if placed is None:
         return None
-    apart = label_rules.overlap(label.path, ct.grid, label.grid)
-    differs = None if apart else label_rules.label_grid(label.path, ct.grid, label.grid)
-    ledger.note(apart, differs)
-    if hu is None or liver is None or ((apart or differs) and ledger.is_out):
-        return None
-    mask = _onto_ct(ct, label, liver, ledger, is_elsewhere=differs is not None)
-    if mask is None:
-        return None
-    liver_ml = float(np.count_nonzero(mask)) * ct.grid.voxel_ml
+    liver_ml = float(np.count_nonzero(placed.mask)) * placed.ct.grid.voxel_ml
     ledger.note(
-        label_rules.liver_volume(label.path, liver_ml), label_rules.liver_hu(label.path, hu, mask)
+        label_rules.liver_volume(files.label, liver_ml),
+        label_rules.liver_hu(files.label, placed.hu, placed.mask),
     )
-    return None if ledger.is_out else Inspected(replace(ct, array=hu), hu, mask)
+    if ledger.is_out:
+        return None
+    return Inspected(replace(placed.ct, array=placed.hu), placed.hu, placed.mask)
 
 
 def ct_to_predict(path: Path) -> tuple[SourceVolume, Volume, list[Finding]]:
@@ -98,30 +98,48 @@ def ct_to_predict(path: Path) -> tuple[SourceVolume, Volume, list[Finding]]:
     unfit = ct_rules.finite(path, ct.array)
     if unfit is not None and not unfit.fixable:
         stop_at(unfit)
-    hu = as_hu(ct, fill_nan=unfit is not None)
+    hu, found = mended(path, as_hu(ct, fill_nan=unfit is not None))
+    return ct, hu, [*ct.findings, *(one for one in found if one.rule != "padding")]
+
+
+def mended(path: Path, hu: Volume) -> tuple[Volume, list[Finding]]:
+    """A CT's values with all that can be mended mended, and what was found about them.
+
+    Training and prediction see the same: a policy decides whether a case is used and how that is
+    told, never what its voxels become.
+
+    Args:
+        path: the CT.
+        hu: its values as int16, (Z, Y, X).
+    """
     values = ct_rules.HuRange.of(hu)
-    doubts = [*ct.findings, ct_rules.hu_limits(path, values), ct_rules.hu_range(path, values)]
-    return (
-        ct,
-        ct_rules.without_padding(hu, values),
-        [doubt for doubt in doubts if doubt is not None],
-    )
+    found = [ct_rules.padding(path, hu, values), scale.not_hu(path, hu, values)]
+    is_scaled = found[1] is not None
+    if found[1] is not None and found[1].fixable:
+        hu = scale.without_shift(hu, values)
+        values, is_scaled = ct_rules.HuRange.of(hu), False
+    found += [
+        ct_rules.hu_limits(path, values),
+        None if is_scaled else ct_rules.hu_range(path, values),
+    ]
+    return ct_rules.without_padding(hu, values), [one for one in found if one is not None]
+
+
+def _doubts_of_lengths(ct: SourceVolume) -> list[Finding]:
+    """What is to be doubted about the grid that a CT ends up with."""
+    found = [header.spacing_plausible(ct.path, ct.grid), header.identity_affine(ct.path, ct.grid)]
+    return [one for one in found if one is not None]
 
 
 def _inspect_ct(ct: SourceVolume, ledger: Ledger) -> Volume | None:
-    ledger.note(*ct.findings)
+    ledger.note(*(one for one in ct.findings if one.rule not in OF_THE_GRID))
     unfit = ct_rules.finite(ct.path, ct.array)
     ledger.note(unfit)
     if unfit is not None and not (unfit.fixable and ledger.fixes("finite")):
         return None
-    hu = as_hu(ct, fill_nan=unfit is not None)
-    values = ct_rules.HuRange.of(hu)
-    ledger.note(
-        ct_rules.padding(ct.path, hu, values),
-        ct_rules.hu_limits(ct.path, values),
-        ct_rules.hu_range(ct.path, values),
-    )
-    return ct_rules.without_padding(hu, values) if ledger.fixes("padding") else hu
+    hu, found = mended(ct.path, as_hu(ct, fill_nan=unfit is not None))
+    ledger.note(*found)
+    return hu
 
 
 def _inspect_label(
@@ -145,50 +163,6 @@ def _inspect_label(
     empty = label_rules.liver_empty(label.path, mask, values, numbers)
     ledger.note(empty)
     return mask if empty is None else None
-
-
-def _onto_ct(
-    ct: SourceVolume, label: SourceVolume, liver: Mask, ledger: Ledger, *, is_elsewhere: bool
-) -> Mask | None:
-    """The liver turned as the CT was, and brought onto its grid if it is on another."""
-    if not is_elsewhere:
-        return _turned_alike(liver, label.orientation, ct.orientation)
-    before_ml = float(np.count_nonzero(liver)) * label.grid.voxel_ml
-    moved = ledger.attempt(lambda: on_the_ct(ct, label, liver))
-    if moved is None:
-        return None
-    after_ml = float(np.count_nonzero(moved)) * ct.grid.voxel_ml
-    if not after_ml:
-        ledger.note(label_rules.overlap_of_liver(label.path, before_ml))
-        return None
-    ledger.note(label_rules.label_outside(label.path, before_ml, after_ml))
-    return moved
-
-
-def _turned_alike(liver: Mask, own: str, wanted: str) -> Mask:
-    """A mask turned to LPS by its own orientation, turned by the CT's instead.
-
-    Near 45 degrees two directions that are one to 1e-7 may have other letters.
-    """
-    if own == wanted:
-        return liver
-    return np.ascontiguousarray(to_lps(from_lps(liver, own), wanted))
-
-
-def on_the_ct(ct: SourceVolume, label: SourceVolume, liver: Mask) -> Mask:
-    """The liver on the CT's grid.
-
-    Raises:
-        SourceError: the axes of one of the two span no space.
-    """
-    own, wanted = lps_grid(label.grid, label.orientation), lps_grid(ct.grid, ct.orientation)
-    try:
-        return onto_grid(liver, own, wanted)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1:]
-        fact = f"cannot be brought onto the CT's grid: {' '.join(reason) or 'no reason given'}"
-        fix = "export the label on the CT's grid"
-        raise SourceError(label.path, fact, fix, rule="label_grid") from error
 
 
 def _liver(label: SourceVolume, names: LabelNames | None, liver_values: LiverValues) -> Mask:

@@ -19,7 +19,7 @@ def kept(job: Job, key: str) -> Outcome | None:
     if entry is None or entry.key != key or entry.file != job.path.name:
         return None
     for found in entry.findings:
-        is_to_fix = found["fixable"] and job.rules.policy(found["rule"]) == "fix"
+        is_to_fix = found["fixable"] and job.rules.mends(found["rule"])
         if found["fixed"] != is_to_fix:
             return None
     problems = [_problem(found, job) for found in entry.findings]
@@ -62,7 +62,7 @@ def finding_to_dict(finding: Finding, job: Job) -> dict[str, Any]:
         "fact": finding.fact,
         "fix": finding.fix,
         "fixable": finding.fixable,
-        "fixed": finding.fixable and job.rules.policy(finding.rule) == "fix",
+        "fixed": finding.fixable and job.rules.mends(finding.rule),
     }
 
 

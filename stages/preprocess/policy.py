@@ -47,12 +47,14 @@ class RulesParams(BaseModel, frozen=True, extra="forbid"):
     # the CT's voxels
     finite: Fixable
     padding: Any
+    not_hu: Any
     hu_limits: Should
     hu_range: Should
     # the label and the CT
     label_names: Must
     label_integers: Fixable
     label_values: Should
+    geometry_lost: Fixable
     label_grid: Fixable
     overlap: Must
     label_outside: Should
@@ -65,6 +67,13 @@ class RulesParams(BaseModel, frozen=True, extra="forbid"):
     liver_cropped_away: Should
     # the data set
     same_ct: Should
+
+    def mends(self, rule: str) -> bool:
+        """Whether what can be mended is, in a case that breaks this rule.
+
+        Under ``warn`` too, since prediction mends it: a policy never decides about voxels.
+        """
+        return self.policy(rule) in ("fix", "warn")
 
     def policy(self, rule: str) -> Policy:
         """What follows when this rule is broken."""

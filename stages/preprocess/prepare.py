@@ -21,7 +21,7 @@ from stages.preprocess.params import PreprocessParams
 from stages.preprocess.reading.read import SourceVolume
 from stages.resize import resize_mask, resize_volume
 
-PREPARE_VERSION = 4  # raise it whenever the same source would give other bytes or findings
+PREPARE_VERSION = 5  # raise it whenever the same source would give other bytes or findings
 DIGEST_STEP = 4  # slices: hashing them all would take as long as the other rules together
 MOST_VOXELS = 2**36  # of a prepared CT, 137 GB: beyond it is no large CT but a wrong spacing
 FOREGROUND_VOXELS = 4096  # enough to place patches everywhere in a liver, 48 KB

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.case import Mask, Volume
-from cache.grid import Grid, box_of
+from cache.grid import box_of
 from stages.preprocess.files import LabelNames
 from stages.preprocess.problems import Finding
 
-CORNER_TOLERANCE = 0.1  # of the finest spacing: less cannot move a nearest-neighbour label
 PLAUSIBLE_LIVER_ML = (100.0, 6000.0)  # a child's to a massively enlarged one; partial ones fall out
 # median in the liver: fat makes it dark, contrast medium bright
 PLAUSIBLE_LIVER_HU = (-30.0, 300.0)
@@ -77,36 +76,6 @@ def label_values(
     return Finding("label_values", path, "; ".join(facts), "set preprocess.liver_values")
 
 
-def label_grid(path: Path, ct: Grid, label: Grid) -> Finding | None:
-    """The label's voxels are the CT's; otherwise it can be brought onto the CT's grid."""
-    facts = []
-    if ct.shape_zyx != label.shape_zyx:
-        facts = [_difference("size", ct.shape_zyx[::-1], label.shape_zyx[::-1])]
-    elif _corner_distance(ct, label) > CORNER_TOLERANCE * min(ct.spacing_zyx_mm):
-        facts = [
-            _difference(name, ours, theirs)
-            for name, ours, theirs, tolerance in (
-                ("spacing", ct.spacing_zyx_mm[::-1], label.spacing_zyx_mm[::-1], 1e-5),
-                ("origin", ct.origin_xyz_mm, label.origin_xyz_mm, 1e-2),
-                ("direction", ct.direction, label.direction, 1e-5),
-            )
-            if not np.allclose(ours, theirs, rtol=0, atol=tolerance)
-        ]
-    if not facts:
-        return None
-    fact = f"is not on the grid of the CT: {'; '.join(facts)}"
-    return Finding("label_grid", path, fact, "export the label on the CT's grid", fixable=True)
-
-
-def overlap(path: Path, ct: Grid, label: Grid) -> Finding | None:
-    """CT and label share some space."""
-    lows, highs = zip(*(_bounds(grid) for grid in (ct, label)), strict=True)
-    if np.all(np.max(lows, axis=0) < np.min(highs, axis=0)):
-        return None
-    fact = "lies outside the CT: the two share no space"
-    return Finding("overlap", path, fact, f"check the geometry of both, {EXCLUDE}")
-
-
 def overlap_of_liver(path: Path, before_ml: float) -> Finding:
     """What breaks rule ``overlap`` when the grids share space but no liver lies in it."""
     fact = f"none of its liver ({before_ml:.1f} ml) lies inside the CT"
@@ -159,12 +128,18 @@ def liver_hu(path: Path, hu: Volume, mask: Mask) -> Finding | None:
         mask: 0/1, of the same shape.
     """
     median = median_hu(hu, mask)
-    low, high = PLAUSIBLE_LIVER_HU
-    if low <= median <= high:
+    if is_liver_hu(median):
         return None
+    low, high = PLAUSIBLE_LIVER_HU
     fact = f"half of its voxels are below {median:.0f} HU; {low:.0f} to {high:.0f} HU are plausible"
     fix = "look at it in qc.html: the label may be turned, shifted or of another CT"
     return Finding("liver_hu", path, fact, fix)
+
+
+def is_liver_hu(median_hu: float) -> bool:
+    """Whether a liver may have this median."""
+    low, high = PLAUSIBLE_LIVER_HU
+    return low <= median_hu <= high
 
 
 def median_hu(hu: Volume, mask: Mask) -> float:
@@ -172,14 +147,20 @@ def median_hu(hu: Volume, mask: Mask) -> float:
 
     NaN if it has none.
     """
+    found = sampled_hu(hu, mask)
+    return float(np.median(found)) if found.size else float("nan")
+
+
+def sampled_hu(hu: Volume, mask: Mask) -> NDArray[np.int16]:
+    """The HU of the mask's voxels, or of evenly spread ones where they are many."""
     box = box_of(mask)
     if box is None:
-        return float("nan")
+        return np.empty(0, np.int16)
     inside, values = mask[box.slices], hu[box.slices]
     step = max(1, math.floor((np.count_nonzero(inside) / LIVER_SAMPLE) ** (1 / 3)))
     every = (slice(None, None, step),) * 3
-    found = values[every][inside[every] > 0]
-    return float(np.median(found if found.size else values[inside > 0]))
+    found: NDArray[np.int16] = values[every][inside[every] > 0]
+    return found if found.size else values[inside > 0]
 
 
 def liver_cropped_away(path: Path, mask: Mask) -> Finding | None:
@@ -189,30 +170,6 @@ def liver_cropped_away(path: Path, mask: Mask) -> Finding | None:
     return Finding(
         "liver_cropped_away", path, "no liver is left in the prepared box", "choose another crop"
     )
-
-
-def _bounds(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and highest LPS coordinates of a grid's outer corners, mm."""
-    corners = np.multiply(grid.shape_zyx, list(np.ndindex(2, 2, 2))) - 0.5
-    points = np.array([grid.point_xyz_mm(corner) for corner in corners])
-    return points.min(axis=0), points.max(axis=0)
-
-
-def _corner_distance(ours: Grid, theirs: Grid) -> float:
-    """The farthest that two grids of one shape put the same corner voxel apart, mm."""
-    last = np.subtract(ours.shape_zyx, 1)
-    corners = [last * corner for corner in np.ndindex(2, 2, 2)]
-    return max(
-        float(np.linalg.norm(np.subtract(ours.point_xyz_mm(c), theirs.point_xyz_mm(c))))
-        for c in corners
-    )
-
-
-def _difference(name: str, ours: Sequence[float], theirs: Sequence[float]) -> str:
-    def text(values: Sequence[float]) -> str:
-        return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
-
-    return f"{name} (x, y, z) is {text(theirs)}, the CT's is {text(ours)}"
 
 
 def _list(values: object) -> str:

@@ -1,0 +1,204 @@
+"""A label or a CT that lost its geometry in an array: laid over by index, or left out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+
+from cache.grid import Grid
+from conftest import CASE_SHAPE_ZYX, CASE_SPACING_XYZ_MM, body_hu, liver_label
+from stages.preprocess.inspect import inspect_case
+from stages.preprocess.ledger import Ledger
+from stages.preprocess.rules.geometry import lost_side
+
+RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)  # how ITK has the identity of NIfTI
+ORIGIN = (-11.0, 7.0, 23.0)
+LENGTHS = {"spacing_xyz_mm": CASE_SPACING_XYZ_MM}
+# a slice higher, for the body of the fixtures has its liver in the middle slices
+HIGHER_CT, HIGHER_LABEL = np.roll(body_hu(), 1, 0), np.roll(liver_label(), 1, 0)
+
+
+def rewrite(path, array, *, spacing_xyz_mm=(1.0, 1.0, 1.0), origin_xyz_mm=(0.0, 0.0, 0.0), **how):
+    """Write an array as a file, by default as ``GetImageFromArray`` and a writer leave it."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing_xyz_mm)
+    image.SetOrigin(origin_xyz_mm)
+    image.SetDirection(how.get("direction", (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.fixture
+def inspect(rules):
+    """Inspect a case under some policies; gives what passed, and the problems by rule."""
+
+    def run(files, **policies):
+        ledger = Ledger(files.case_id, rules(**policies))
+        inspected = inspect_case(files, "any", ledger)
+        return inspected, {problem.rule: problem for problem in ledger.problems}
+
+    return run
+
+
+def severities(problems):
+    return {rule: problem.severity for rule, problem in problems.items()}
+
+
+class TestLostLabel:
+    @pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), RAS])
+    @pytest.mark.parametrize("ct", [{}, {"direction": RAS}, {"origin_xyz_mm": (0.0, 0.0, 0.0)}])
+    def test_a_label_without_geometry_is_laid_over_its_ct_voxel_by_voxel(
+        self, write_case, inspect, ct, direction
+    ):
+        files = write_case(**ct)
+        rewrite(files.label, liver_label(), direction=direction)
+        inspected, problems = inspect(files)
+        assert severities(problems) == {"geometry_lost": "fixed"}
+        assert problems["geometry_lost"].path == str(files.label)
+        order = slice(None, None, -1 if "direction" in ct else 1)
+        np.testing.assert_array_equal(inspected.mask, liver_label()[:, order, order])
+        assert inspected.ct.grid.spacing_zyx_mm == CASE_SPACING_XYZ_MM[::-1]
+
+    def test_a_label_with_its_spacing_but_without_its_place_is_laid_by_index(
+        self, write_case, inspect
+    ):
+        files = write_case()
+        rewrite(files.label, liver_label(), **LENGTHS)
+        inspected, problems = inspect(files)
+        assert severities(problems) == {"geometry_lost": "fixed"}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    @pytest.mark.parametrize("axes", [0, 1, 2, (0, 2), (0, 1, 2)])
+    def test_a_mirrored_array_without_geometry_is_left_out(self, write_case, inspect, axes):
+        files = write_case(ct=HIGHER_CT)
+        rewrite(files.label, np.flip(HIGHER_LABEL, axes).copy())
+        inspected, problems = inspect(files)
+        assert inspected is None
+        assert severities(problems)["geometry_lost"] == "skipped"
+
+    def test_a_transposed_array_without_geometry_is_left_out(self, write_case, inspect):
+        square = np.s_[:, :, :18]
+        files = write_case(ct=body_hu()[square])
+        rewrite(files.label, np.ascontiguousarray(liver_label()[square].transpose(0, 2, 1)))
+        inspected, problems = inspect(files)
+        assert inspected is None
+        assert "would fit better x and y swapped" in problems["geometry_lost"].fact
+
+    def test_a_label_that_fits_no_liver_by_index_is_left_out_with_its_median(
+        self, write_case, inspect
+    ):
+        files = write_case()
+        label = np.zeros(CASE_SHAPE_ZYX, np.uint8)
+        label[:, :2] = 1  # all of it in air
+        rewrite(files.label, label)
+        inspected, problems = inspect(files)
+        assert inspected is None
+        assert "half of the liver would be below -1000 HU" in problems["geometry_lost"].fact
+
+    def test_a_label_of_another_size_without_geometry_is_left_out_with_both_sizes(
+        self, write_case, inspect
+    ):
+        files = write_case(origin_xyz_mm=(-11.0, -7.0, 0.0))  # the two share some space
+        rewrite(files.label, liver_label()[2:])
+        inspected, problems = inspect(files)
+        assert inspected is None
+        assert severities(problems) == {"geometry_lost": "skipped"}
+        assert "the CT has 20·18·14 voxels (x·y·z), the label 20·18·12" in (
+            problems["geometry_lost"].fact
+        )
+
+    def test_a_label_resampled_to_1_mm_over_the_very_space_of_its_ct_is_brought_by_geometry(
+        self, write_case, inspect
+    ):
+        files = write_case(origin_xyz_mm=(0.0, 0.0, 0.0))
+        fine = liver_label()
+        for axis, factor in enumerate(CASE_SPACING_XYZ_MM[::-1]):
+            fine = np.repeat(fine, int(factor), axis)
+        rewrite(files.label, fine)
+        inspected, problems = inspect(files)
+        assert severities(problems) == {"label_grid": "fixed"}
+        assert inspected.mask.sum() == pytest.approx(liver_label().sum(), rel=0.25)
+
+    @pytest.mark.parametrize(("policy", "severity"), [("skip", "skipped"), ("error", "error")])
+    def test_a_lost_geometry_keeps_a_case_out_where_it_should(
+        self, write_case, inspect, policy, severity
+    ):
+        files = write_case()
+        rewrite(files.label, liver_label())
+        inspected, problems = inspect(files, geometry_lost=policy)
+        assert inspected is None
+        assert severities(problems) == {"geometry_lost": severity}
+
+
+class TestLostCt:
+    def test_a_ct_without_geometry_takes_that_of_its_label(self, write_case, inspect):
+        files = write_case(direction=RAS)
+        rewrite(files.ct, body_hu())
+        inspected, problems = inspect(files)
+        assert severities(problems) == {"geometry_lost": "fixed"}
+        assert problems["geometry_lost"].path == str(files.ct)
+        assert inspected.ct.grid.spacing_zyx_mm == CASE_SPACING_XYZ_MM[::-1]
+        assert inspected.ct.orientation == "RAS"
+        np.testing.assert_array_equal(inspected.hu, body_hu()[:, ::-1, ::-1])
+        np.testing.assert_array_equal(inspected.mask, liver_label()[:, ::-1, ::-1])
+        # 6·7·8 voxels less 3, of 9·10·11 mm
+        assert inspected.liver_ml == pytest.approx(333 * 0.99)
+
+    def test_a_ct_with_its_spacing_but_without_its_place_keeps_its_grid(self, write_case, inspect):
+        files = write_case()
+        rewrite(files.ct, body_hu(), **LENGTHS)
+        inspected, problems = inspect(files)
+        assert severities(problems) == {"geometry_lost": "fixed"}
+        assert inspected.ct.grid.origin_xyz_mm == (0.0, 0.0, 0.0)
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_a_mirrored_ct_without_geometry_is_left_out(self, write_case, inspect):
+        files = write_case(label=HIGHER_LABEL)
+        rewrite(files.ct, HIGHER_CT[::-1])
+        inspected, problems = inspect(files)
+        assert inspected is None
+        assert "would fit better mirrored along z" in problems["geometry_lost"].fact
+
+
+class TestBothLost:
+    def test_lengths_that_nobody_knows_keep_a_case_out(self, write_case, inspect):
+        files = write_case()
+        rewrite(files.ct, body_hu())
+        rewrite(files.label, liver_label())
+        inspected, problems = inspect(files)
+        assert inspected is None
+        assert severities(problems)["identity_affine"] == "skipped"
+
+    def test_two_conventions_of_the_identity_are_laid_over_by_index(self, write_case, inspect):
+        files = write_case()
+        rewrite(files.ct, body_hu())
+        rewrite(files.label, liver_label(), direction=RAS)
+        inspected, problems = inspect(files, identity_affine="warn", spacing_plausible="warn")
+        assert severities(problems) == {
+            "geometry_lost": "fixed",
+            "identity_affine": "warning",
+            "spacing_plausible": "warning",
+            "liver_volume": "warning",
+        }
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+
+class TestWhichSide:
+    CT = Grid((5, 6, 7), (2.5, 0.8, 0.7), ORIGIN)
+    DEFAULT = Grid((5, 6, 7), (1.0, 1.0, 1.0))
+
+    def test_two_geometries_of_their_own_are_both_believed(self):
+        assert lost_side(self.CT, replace(self.CT, origin_xyz_mm=(1.0, 2.0, 3.0))) is None
+
+    def test_what_has_defaults_alone_has_lost_it(self):
+        assert lost_side(self.CT, self.DEFAULT) == "label"
+        assert lost_side(self.DEFAULT, self.CT) == "ct"
+
+    def test_two_files_in_one_frame_with_other_spacings_are_both_believed(self):
+        ct = replace(self.CT, origin_xyz_mm=(0.0, 0.0, 0.0))
+        other = Grid((6, 7, 8), (2.0, 0.7, 0.6))
+        assert lost_side(ct, other) is None
+
+    def test_a_turned_grid_at_zero_is_a_place(self):
+        turned = (0.6, -0.8, 0.0, 0.8, 0.6, 0.0, 0.0, 0.0, 1.0)
+        assert lost_side(self.CT, replace(self.DEFAULT, direction=turned)) is None
