@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from cache.cells import cell_of
 from cache.files import replacing, write_json
 from stages.evaluate.scores import CaseScores, worst_first
 from stages.evaluate.summary import DECIMALS
@@ -26,7 +27,8 @@ def write_metrics_json(path: Path, summary: dict[str, Any]) -> None:
 def write_cases_csv(path: Path, scores: Sequence[CaseScores]) -> None:
     """Write one row a case, worst Dice first, whole or not at all.
 
-    Numbers have four decimals; NaN is an empty field, infinity is ``inf``.
+    Numbers have four decimals; NaN is an empty field, infinity is ``inf``. Names that a
+    spreadsheet would take for formulas begin with an apostrophe (``cache.cells``).
     """
     names = [field.name for field in fields(CaseScores)]
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
@@ -68,5 +70,5 @@ def mean_line(summary: dict[str, Any]) -> str:
 
 def _cell(value: str | float) -> str:
     if isinstance(value, str):
-        return value
+        return cell_of(value)
     return "" if math.isnan(value) else "inf" if math.isinf(value) else f"{value:.{DECIMALS}f}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cache.cells import text_of
 from cache.errors import SourceError
 from stages.preprocess.layouts.layout import Claim, Found, Layout, gathered, no_case
 from stages.preprocess.layouts.list_ids import Named, ids_of
@@ -91,7 +92,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     columns: list[str] | None = None
     try:
         for cells in reader:
-            at, cells = f"line {reader.line_num}", [cell.strip() for cell in cells]
+            at, cells = f"line {reader.line_num}", [text_of(cell.strip()) for cell in cells]
             if not any(cells):
                 continue
             if columns is None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.cells import cell_of
 from cache.files import remove, replacing, write_json, write_text
 from stages.train.checkpoints.checkpoint import Row
 from stages.train.watch.picture import curves_picture
@@ -66,7 +67,7 @@ def _write_cases(path: Path, validations: Sequence[Mapping[str, Any]]) -> None:
     table.writerow(CASE_COLUMNS)
     for row in validations:
         scores = [f"{row[name]:.6g}" if _is_number(row, name) else "" for name in ("dice", "iou")]
-        table.writerow([row["epoch"], row["case"], *scores])
+        table.writerow([row["epoch"], cell_of(row["case"]), *scores])
     write_text(path, text.getvalue())
 
 
