@@ -8,20 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
 from cache.errors import ModelError, ParamsError
 from cache.grid import Triple
 from stages.export.extra import required
+from stages.export.foreign import (
+    INPUT,
+    ITS_OWN,
+    OUTPUT,
+    require_interface,
+    require_logits,
+    require_whole,
+)
 from stages.export.preparation import FILE, VERSION, Preparation
+from stages.machine import is_shortage
 
 if TYPE_CHECKING:
     from stages.evaluate.window import Network
 
 AGAIN = "run python -m pipeline.export again, or copy the whole folder anew"
 GPU_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
-ERRORS_ONLY = 3  # of onnxruntime's log levels
+ERRORS_ONLY, FATAL_ONLY = 3, 4  # of onnxruntime's log levels
 
 
 @dataclass(frozen=True)
@@ -50,22 +60,30 @@ class Bundle:
 
         Raises:
             ParamsError: onnxruntime is not installed, or cannot compute there.
-            ModelError: this onnxruntime cannot read the graph.
+            ModelError: this onnxruntime cannot read the graph, it keeps weights in other files, or
+                it takes or gives something else than ours.
         """
         runtime = required("onnxruntime")
         providers = _providers(runtime, device)
+        require_whole(self.path)
         try:
             session = runtime.InferenceSession(
                 str(self.path), _options(runtime), providers=providers
             )
         except Exception as error:  # onnxruntime has a dozen kinds of its own
+            if is_shortage(error):
+                raise
             reason = str(error).partition("\n")[0]
             fix = 'python -m pip install --upgrade "onnxruntime>=1.17"'
             raise ModelError(self.path, f"cannot be run by onnxruntime: {reason}", fix) from error
         _require_provider(session, device)
+        require_interface(self.path, session)
+        options = runtime.RunOptions()
+        options.log_severity_level = FATAL_ONLY  # errors come as exceptions
 
         def predict(hu: Tensor) -> Tensor:
-            [logits] = session.run(None, {"hu": np.ascontiguousarray(hu.cpu().numpy())})
+            patch = np.ascontiguousarray(hu.cpu().numpy())
+            logits = _logits(self.path, session, patch, options)
             return torch.from_numpy(logits).to(hu.device)
 
         return predict
@@ -118,6 +136,19 @@ def _reason(error: Exception) -> str:
         names = [".".join(map(str, fault["loc"])) for fault in error.errors()]
         return f"missing or wrong: {', '.join(names)}"
     return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _logits(path: Path, session: Any, patch: NDArray[np.float32], options: Any) -> NDArray[Any]:
+    try:
+        [logits] = session.run([OUTPUT], {INPUT: patch}, options)
+    except Exception as error:  # onnxruntime has a dozen kinds of its own
+        if is_shortage(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        fact = f"cannot be run by onnxruntime on a patch of {patch.shape}: {reason}"
+        raise ModelError(path, fact, ITS_OWN) from error
+    require_logits(path, logits, patch)
+    return np.asarray(logits)
 
 
 def _options(runtime: Any) -> Any:

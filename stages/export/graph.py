@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stages.export.extra import required
+from stages.export.foreign import INPUT, OUTPUT
 from stages.train.unet import Double, DoubleConv, Down, Halve, Out, UNet3d, Up
 
-INPUT, OUTPUT = "hu", "logits"
 OPSET = 17  # read by onnxruntime from 1.12 on; the operators below need no more
 IR_VERSION = 8
 SIDES = ("depth", "height", "width")
