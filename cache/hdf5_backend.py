@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.backend import Pool, chunk_shape
 from cache.grid import Box
+from cache.jsons import parsed
 
 # Of an array's chunks. Two random patches of a case seldom share chunks, so a small cache saves
 # nothing: without one 61 patches of 96x128x128 were read in a second, with 8 MB 65, 32 MB 201.
@@ -50,7 +51,7 @@ class Hdf5Backend:
     def attributes(self, path: Path) -> dict[str, Any]:
         """The file's attributes, decoded."""
         with h5py.File(path, "r") as file:
-            return {name: json.loads(value) for name, value in file.attrs.items()}
+            return {name: parsed(value) for name, value in file.attrs.items()}
 
     def open(self, path: Path, pool: Pool) -> "Hdf5Arrays":
         """Open for reading."""

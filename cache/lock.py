@@ -16,6 +16,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from cache.errors import DataError
+from cache.jsons import parsed
 from cache.state import state_folder
 
 LOG = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class _Owner:
 def _owner(held: bytes) -> _Owner | None:
     """Who made a mark; None if it was killed before it had written its name."""
     try:
-        fields = json.loads(held)
+        fields = parsed(held.decode("utf-8"))
         return _Owner(str(fields["machine"]), int(fields["process"]), float(fields["began"]))
     except (ValueError, KeyError, TypeError):
         return None

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from cache.case import FORMAT_VERSION, CaseInfo
 from cache.errors import StoreError
 from cache.files import ATTEMPTS, PAUSE_S, json_text, write_text
+from cache.jsons import parsed
 
 NAME = "manifest.json"
 REBUILD = "run python -m pipeline.preprocess; it keeps what is whole and redoes the rest"
@@ -174,7 +174,7 @@ def read_manifest(root: Path) -> Manifest:
         raise StoreError(path, "there is no prepared data here", REBUILD)
     try:
         content = path.read_bytes()
-        fields = json.loads(content.decode("utf-8"))
+        fields = parsed(content.decode("utf-8"))
         if "sha256" not in fields:  # format version 1 has no digest; a later one may do otherwise
             check_version(path, fields)
         _require_own_digest(content)

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from cache.files import json_text
+from cache.jsons import parsed
 
 KEY = "sha256"  # of a document's other values
 LENGTH = 64  # of a digest in hexadecimal
@@ -43,7 +44,7 @@ def unsealed_line(line: bytes) -> Any:
     digest, _, text = line.partition(b" ")
     if hashlib.sha256(text).hexdigest().encode() != digest:
         raise ValueError("is not as it was written")
-    return json.loads(text)
+    return parsed(text.decode("utf-8"))
 
 
 def sealed_bytes(content: bytes) -> bytes:

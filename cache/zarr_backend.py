@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cache.backend import SHARD_BYTES, Arrays, Pending, Pool, chunk_shape
 from cache.grid import Box
+from cache.jsons import parsed
 
 LOG = logging.getLogger(__name__)
 METADATA = "zarr.json"  # of the group and of each array; a chunk has its checksum, these have none
@@ -54,7 +55,7 @@ class ZarrBackend:
 
     def attributes(self, path: Path) -> dict[str, Any]:
         """The group's attributes, straight from its zarr.json."""
-        metadata = json.loads((path / METADATA).read_text(encoding="utf-8"))
+        metadata = parsed((path / METADATA).read_text(encoding="utf-8"))
         attributes: dict[str, Any] = metadata["attributes"]
         return attributes
 

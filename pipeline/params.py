@@ -86,6 +86,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         # DVC reads YAML 1.2 in the same way
         fields = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ParamsError(path, "is nested too deeply", "copy one from presets/") from error
     except (YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ParamsError(path, f"is no valid YAML: {reason}", "mend the line it names") from error

@@ -108,6 +108,14 @@ def test_only_pipeline_prints_exits_or_reads_params_yaml():
             assert not forbidden.search(file.read_text(encoding="utf-8")), file
 
 
+def test_json_of_others_is_read_where_a_deep_nesting_is_a_damaged_file():
+    reader = ROOT / "cache" / "jsons.py"
+    alone = ROOT / "stages" / "export" / "example.py"  # it is copied into bundles
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    others = [file for file in files if "json.load" in file.read_text(encoding="utf-8")]
+    assert set(others) == {reader, alone}
+
+
 def test_the_readme_map_is_the_tree():
     """Every folder and file the README's map names is there, and every top folder is named."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
+from cache.errors import ParamsError
 from pipeline.configure import PRESETS, main
 from pipeline.params import read_params
 
@@ -40,6 +41,12 @@ class TestPresets:
     @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.stem)
     def test_each_is_a_complete_valid_file(self, path):
         read_params(path)
+
+    def test_a_file_nested_too_deeply_is_refused_as_one(self, tmp_path):
+        path = tmp_path / "params.yaml"
+        path.write_text("seed: " + "[" * 3000)
+        with pytest.raises(ParamsError, match="is nested too deeply"):
+            read_params(path)
 
     def test_the_default_parameters_are_valid(self, repo):
         read_params(repo / "params.yaml")

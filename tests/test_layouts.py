@@ -465,6 +465,18 @@ class TestDatasetJson:
     def test_names_may_stand_on_either_side(self, names, labels, expected):
         assert names(labels) == expected
 
+    @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"labels": ' + "9" * 5000])
+    def test_one_that_nobody_can_read_is_refused_as_a_damaged_file(self, tmp_path, text):
+        lay_out(tmp_path, {**EXAMPLES["nnunet"].files, "dataset.json": text})
+        with pytest.raises(SourceError, match="is not JSON: line 1") as caught:
+            scan(tmp_path, layout="auto")
+        assert caught.value.where == tmp_path / "dataset.json"
+
+    def test_a_value_of_thousands_of_digits_is_refused_in_a_few_words(self, names):
+        with pytest.raises(SourceError, match="labels has '9") as caught:
+            names({"9" * 5000: "liver"})
+        assert len(str(caught.value)) < 300
+
     @pytest.mark.parametrize("labels", [{"liver": None}, {"liver": []}, {"liver": True}, ["liver"]])
     def test_labels_without_values_are_refused(self, names, labels):
         with pytest.raises(SourceError, match="labels"):
@@ -639,6 +651,9 @@ class TestLists:
             ("[1]", "entry 1 is not an object"),
             ('[{"ct": "a.nii"}]', "entry 1 lacks 'label'"),
             ('[{"ct": "a.nii", "label": ["b"]}]', "entry 1 has .* which is no text"),
+            ("[" * 100_000, "is not JSON: .*nested too deeply"),
+            ('[{"ct": ' + "[" * 900 + "]" * 900 + ', "label": "b"}]', "which is no text"),
+            ('[{"ct": ' + "9" * 5000 + ', "label": "b"}]', "is not JSON: .*too many digits"),
         ],
     )
     def test_a_faulty_json_list_is_refused_with_its_entry(self, listed, content, fact):

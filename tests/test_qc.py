@@ -195,6 +195,11 @@ class TestPage:
         html = page([card("10"), card("9"), card("12"), card("11")], [problem("11"), problem("12")])
         assert re.findall(r"<h3>(\w+)</h3>", html) == ["11", "12", "9", "10"]
 
+    def test_ids_of_thousands_of_digits_are_put_in_order_too(self, page):
+        long = ["9" * 4999, "1" + "0" * 4999, "1" + "0" * 4998 + "1"]
+        html = page([card(case_id) for case_id in reversed(long)], [])
+        assert re.findall(r"<h3>(\w+)</h3>", html) == long
+
     def test_cases_and_problems_are_counted(self, page):
         problems = [problem("a"), problem("a", rule="checksum")]
         problems += [problem("b", severity="warning"), problem("", severity="ignored")]

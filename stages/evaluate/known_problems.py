@@ -1,6 +1,5 @@
 """The problems that stage one found in the data, as the report shows them."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from cache.errors import StoreError
+from cache.jsons import parsed
 
 SCHEMA_VERSION = 1  # docs/problems.md
 SEVERITIES = ("error", "skipped", "warning", "fixed", "ignored")  # worst first
@@ -54,7 +54,7 @@ def read_problems(path: Path) -> KnownProblems | None:
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parsed(path.read_text(encoding="utf-8"))
         if document["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {document['schema_version']}")
         problems = [_shortened(fields) for fields in document["problems"]]

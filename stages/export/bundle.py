@@ -1,7 +1,6 @@
 """Running a bundle: by onnxruntime, and without a line of the code that trained it."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from cache.errors import ModelError, ParamsError
 from cache.grid import Triple
+from cache.jsons import parsed
 from stages.export.extra import required
 from stages.export.foreign import (
     INPUT,
@@ -120,7 +120,7 @@ def _read_preparation(path: Path) -> Preparation:
         fact = f"is no bundle: it has no {path.name}"
         raise ModelError(path.parent, fact, "name a checkpoint, or a folder of pipeline.export")
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = parsed(path.read_text(encoding="utf-8"))
         version = fields["format_version"]
         if version > VERSION:
             fact = f"has format {version}; this liver3d reads up to {VERSION}"

@@ -1,6 +1,5 @@
 """The model card of a bundle: what it is, what it learnt from, how good it is, where it ends."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cache.errors import ModelError
+from cache.jsons import parsed
 from stages.evaluate.summary import FEWEST_PATIENTS
 from stages.export.cases import TrainingCases, are_phantoms
 from stages.export.form import Form
@@ -86,7 +86,7 @@ def read_metrics(path: Path | None) -> dict[str, Any] | None:
         return None
     fix = "name the metrics.json that pipeline.evaluate wrote for this model, or leave it out"
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = parsed(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(path, f"cannot be read as scores ({error})", fix) from error
     if not isinstance(metrics, dict) or not _scores(metrics):

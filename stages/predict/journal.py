@@ -1,13 +1,13 @@
 """predictions.json: what became of each CT, so that a run that was killed goes on."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from cache.errors import SourceError
 from cache.files import write_json
+from cache.jsons import parsed
 from stages.preprocess.reading.sniff import data_files
 
 NAME = "predictions.json"
@@ -148,7 +148,7 @@ def _files(path: Path) -> Iterable[Path]:
 def _read(path: Path) -> dict[str, Entry]:
     """The entries of a file; none where it is missing, damaged, or of another version."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = parsed(path.read_text(encoding="utf-8"))
         if fields["schema_version"] != SCHEMA_VERSION:
             return {}
         entries = {name: Entry(**entry) for name, entry in fields["predictions"].items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.files import write_text
+from cache.jsons import parsed
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.layouts.tree import is_hidden
 from stages.preprocess.reading.sniff import data_files
@@ -195,7 +196,7 @@ def _stamp_now(path: str) -> Stamp | None:
 def _load(path: Path) -> dict[str, Known]:
     """What an earlier run wrote down; nothing if it is damaged, for it is only a shortcut."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [parsed(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return {name: Known((size, time_ns), sha) for name, size, time_ns, sha in lines}
     except (OSError, ValueError, TypeError):
         return {}

@@ -136,7 +136,10 @@ def _gravest_first(problem: Problem) -> tuple[Any, ...]:
     return SHOWN.index(problem.severity), case, problem.path, problem.rule, problem.fact
 
 
-def _natural(case_id: str) -> tuple[list[str | int], str]:
+def _natural(case_id: str) -> tuple[list[tuple[int, str]], str]:
     """A key that sorts 9 before 10; the id itself tells 1 from 01."""
     parts = re.split(r"([0-9]+)", case_id)  # text and digits take turns, so like meets like
-    return [int(part) if at % 2 else part for at, part in enumerate(parts)], case_id
+    # by the count of digits, then digit by digit: Python makes no number of more than 4,300
+    numbers = [part.lstrip("0") for part in parts]
+    keys = zip(parts, numbers, strict=True)
+    return [(len(n), n) if at % 2 else (0, part) for at, (part, n) in enumerate(keys)], case_id

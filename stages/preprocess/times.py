@@ -3,11 +3,11 @@
 Not in the store and not in problems.json: these are the same bytes from the same data.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cache.files import write_json
+from cache.jsons import parsed
 from cache.state import state_folder
 
 NAME = "times.json"
@@ -45,7 +45,7 @@ def note_time(out: Path, seconds: float, *, prepared: int, kept: int) -> None:
 def noted_time(out: Path) -> PreparationTime | None:
     """What was noted of a store; None if nothing was, or the note was damaged since."""
     try:
-        fields = json.loads((state_folder(out) / NAME).read_text(encoding="utf-8"))
+        fields = parsed((state_folder(out) / NAME).read_text(encoding="utf-8"))
         return PreparationTime(
             float(fields["seconds"]), int(fields["prepared"]), int(fields["kept"])
         )

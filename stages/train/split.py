@@ -1,7 +1,6 @@
 """Who trains, who validates, who tests: by patient, a pure function of seed and patient ids."""
 
 import hashlib
-import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from cache.case import Role
 from cache.errors import ParamsError
 from cache.files import write_json
+from cache.jsons import parsed
 from cache.manifest import Manifest
 
 
@@ -92,7 +92,7 @@ def read_split(path: Path, patient_ids: Iterable[str]) -> Split:
     """
     fix = 'give {"train": [patient ids], "validation": [...], "test": [...]}, each patient once'
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = parsed(path.read_text(encoding="utf-8"))
         split = Split(*(_listed(fields, role) for role in ("train", "validation", "test")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ParamsError(path, f"is no split file ({error})", fix) from error

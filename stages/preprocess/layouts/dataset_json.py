@@ -1,6 +1,6 @@
 """dataset.json, as nnU-Net and the Medical Segmentation Decathlon write it."""
 
-import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from stages.preprocess.layouts.texts import read_json
 from stages.preprocess.problems import Finding
 
 NAME = "dataset.json"
+DIGITS = 18  # a number of more is no label's value
 EXAMPLE = '{"labels": {"background": 0, "liver": 1}}'
 
 
@@ -70,17 +71,17 @@ def case_count(folder: Path, fields: dict[str, Any], found: int) -> list[Finding
 
 
 def _entry(folder: Path, key: str, value: object) -> tuple[str, tuple[int, ...]]:
-    if isinstance(value, str) and key.isdecimal():
-        return value, (int(key),)
+    if isinstance(value, str) and (number := _number(key)) is not None:
+        return value, (number,)
     numbers = [_number(one) for one in (value if isinstance(value, list) else [value])]
     values = tuple(number for number in numbers if number is not None)
     if not values or len(values) != len(numbers):
-        fact = f"labels has {key!r}: {json.dumps(value)}, which names no values"
+        fact = f"labels has {reprlib.repr(key)}: {reprlib.repr(value)}, which names no values"
         raise SourceError(folder / NAME, fact, f"write it like {EXAMPLE}")
     return key, values
 
 
 def _number(value: object) -> int | None:
     if isinstance(value, str):
-        return int(value) if value.isdecimal() else None
+        return int(value) if value.isdecimal() and len(value) <= DIGITS else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None

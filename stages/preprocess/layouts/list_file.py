@@ -2,6 +2,7 @@
 
 import csv
 import io
+import reprlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -135,7 +136,8 @@ def _text(path: Path, at: str, value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise SourceError(path, f"{at} has {value!r}, which is no text", f"write it as {EXAMPLE}")
+        fact = f"{at} has {reprlib.repr(value)}, which is no text"
+        raise SourceError(path, fact, f"write it as {EXAMPLE}")
     return str(value).strip()
 
 

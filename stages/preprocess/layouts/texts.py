@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import SourceError
+from cache.jsons import parsed
 
 
 def read_text(path: Path) -> str:
@@ -29,7 +30,7 @@ def read_json(path: Path) -> Any:
         SourceError: it cannot be opened or is not JSON; names the line.
     """
     try:
-        return json.loads(read_text(path))
+        return parsed(read_text(path))
     except json.JSONDecodeError as error:
         fact = f"is not JSON: line {error.lineno}, column {error.colno}: {error.msg}"
         raise SourceError(path, fact, "mend that line") from error
