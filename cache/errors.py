@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from cache.shown import shown, shown_lines
+
 
 class DataError(Exception):
     """A fault in files or parameters that the user can mend. Pickles whole.
@@ -20,7 +22,8 @@ class DataError(Exception):
     def __str__(self) -> str:
         if not self.fact:  # a DataLoader raises anew what its worker did, with one long text
             return str(self.where)
-        return f"{self.where}: {self.fact}\n  fix: {self.fix}"
+        message = f"{shown_lines(self.fact)}\n  fix: {shown_lines(self.fix)}"
+        return f"{shown(self.where)}: {message}"
 
 
 class SourceError(DataError):

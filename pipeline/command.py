@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from cache.errors import DataError
+from cache.shown import shown, shown_lines
 
 # what a disk, a permission or a wrong place is to blame for, and no bug
 MACHINE_FAULTS = {
@@ -61,7 +62,7 @@ def command(function: Callable[..., None]) -> click.Command:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        _log_to_terminal()
         _accept_any_name()
         try:
             function(*args, **kwargs)
@@ -71,14 +72,31 @@ def command(function: Callable[..., None]) -> click.Command:
             if error.errno not in MACHINE_FAULTS:
                 raise
             fix = "free space, close what has it open, or name another place"
-            _end(f"{error.filename or 'writing'}: {error.strerror}\n  fix: {fix}")
+            _end(f"{shown(error.filename or 'writing')}: {error.strerror}\n  fix: {fix}")
 
     return click.command(run)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print one line; whatever a name in it holds, it stays one."""
+    click.echo(shown(text), err=err)
 
 
 def _end(message: str) -> NoReturn:
     click.echo(f"error: {message}", err=True)
     sys.exit(2)
+
+
+def _log_to_terminal() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_as_shown)  # once, however often it is called
+
+
+def _as_shown(record: logging.LogRecord) -> bool:
+    """Let a record pass, the names in it as a terminal may show them."""
+    record.msg, record.args = shown_lines(record.getMessage()), ()
+    return True
 
 
 def _accept_any_name() -> None:

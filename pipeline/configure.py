@@ -11,7 +11,7 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from cache.files import replacing
-from pipeline.command import PathType, command, params_option
+from pipeline.command import PathType, command, params_option, say
 from pipeline.params import read_params
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -36,7 +36,7 @@ def main(preset: str | None, src: Path | None, params_file: Path) -> None:
         partial.write_text(_dump(document), encoding="utf-8", newline="\n")
     _tell(params_file, before, _leaves(document))
     if src is not None and not src.exists():
-        click.echo(f"note: there is no {src} on this machine")
+        say(f"note: there is no {src} on this machine")
 
 
 def _preset(name: str) -> Path:
@@ -96,10 +96,10 @@ def _walk(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _tell(path: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
     changed = [name for name in after if before.get(name, ...) != after[name]]
-    click.echo(f"{path}: {len(changed)} of {len(after)} parameters changed")
+    say(f"{path}: {len(changed)} of {len(after)} parameters changed")
     for name in changed:
         old = f"{_text(before[name])} -> " if name in before else ""
-        click.echo(f"  {name}: {old}{_text(after[name])}")
+        say(f"  {name}: {old}{_text(after[name])}")
 
 
 def _text(value: Any) -> str:

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import click
-
 from cache.case import Role
 from cache.errors import ModelError
 from cache.manifest import Manifest, read_manifest
-from pipeline.command import command, device_option, params_option, place_option
+from pipeline.command import command, device_option, params_option, place_option, say
 from pipeline.facts import facts, in_full, preparation_time, training_time
 from pipeline.params import read_params
 from stages.evaluate.background import Background
@@ -80,10 +78,10 @@ def _require_same_preparation(best: Checkpoint, manifest: Manifest, models: Path
 
 def _print(scores: list[CaseScores], report: Path) -> None:
     for line in case_lines(scores):
-        click.echo(line)
+        say(line)
     tests = [score for score in scores if score.role == "test"] or scores
-    click.echo(mean_line(summarise(tests)))
-    click.echo(f"report: {report}")
+    say(mean_line(summarise(tests)))
+    say(f"report: {report}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.command import PathType, command, place_option
+from pipeline.command import PathType, command, place_option, say
 from pipeline.version import code_version
 from stages.export.form import FORMS
 from stages.export.parity import Parity
@@ -34,8 +34,8 @@ def main(model: Path, to: str, out: Path, cases: Path, metrics: Path | None) -> 
     with naming_shortage(model):
         parity = run(Places(model, cases, metrics, out), FORMS[to], code=code_version())
     size_bytes = sum(path.stat().st_size for path in out.iterdir())
-    click.echo(f"bundle: {out} ({size_bytes / 1e6:.1f} MB)")
-    click.echo(_told(parity))
+    say(f"bundle: {out} ({size_bytes / 1e6:.1f} MB)")
+    say(_told(parity))
 
 
 def _told(parity: Parity) -> str:

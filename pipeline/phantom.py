@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.command import PathType, command, params_option
+from pipeline.command import PathType, command, params_option, say
 from pipeline.dvc_item import item_of
 from pipeline.params import read_params
 from stages.phantom.run import run
@@ -46,7 +46,7 @@ def main(
         shape_zyx=shape_zyx or params.phantom.shape_zyx,
         seed=params.seed if seed is None else seed,
     )
-    click.echo(f"{len(case_ids)} phantoms in {out}")
+    say(f"{len(case_ids)} phantoms in {out}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cache.errors import DataError, ParamsError, SourceError
-from pipeline.command import PathType, command, device_option
+from pipeline.command import PathType, command, device_option, say
 from pipeline.version import liver3d_version
 from stages.predict.dicom_seg import require_highdicom
 from stages.predict.find import Task, find_tasks
@@ -65,10 +65,10 @@ def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: 
         _require_dicom_seg(tasks, are_many=are_many)
     predictor = Predictor(load_ensemble(models, device), chosen, liver3d_version())
     for fault in unlisted:
-        click.echo(f"not searched: {_line(fault)}", err=True)
+        say(f"not searched: {_line(fault)}", err=True)
     crop = predictor.ensemble.preprocess.crop
     if crop in CROPS:
-        click.echo(CROPS[crop])
+        say(CROPS[crop])
     if are_many:
         bugs, faults = _tell_all(run(tasks, out, predictor), len(tasks))
         _tell_left_behind(left_behind(tasks, out), ct)
@@ -76,7 +76,7 @@ def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: 
     else:
         predicted = predict_one(tasks[0], predictor)
         _warn(tasks[0], predicted.warnings)
-        click.echo(f"liver {predicted.liver_ml:.0f} ml; mask: {out}")
+        say(f"liver {predicted.liver_ml:.0f} ml; mask: {out}")
     if unlisted:
         fact = f"{len(unlisted)} of its folders could not be searched for CTs"
         raise SourceError(ct, fact, "let them be read; run again, and what is predicted is left")
@@ -99,18 +99,18 @@ def _tell_all(outcomes: Iterable[Outcome], count: int) -> tuple[list[str], int]:
         old += outcome.is_old
         bugs += [outcome.bug] * bool(outcome.bug)
         if outcome.fault is not None:
-            click.echo(f"{name}: not predicted: {_line(outcome.fault)}", err=True)
+            say(f"{name}: not predicted: {_line(outcome.fault)}", err=True)
         else:
             _warn(outcome.task, outcome.warnings)
-            click.echo(f"{name}: liver {outcome.liver_ml:.0f} ml{', as before' * outcome.is_old}")
-    click.echo(f"{count - faults - old} predicted, {old} left from an earlier run")
+            say(f"{name}: liver {outcome.liver_ml:.0f} ml{', as before' * outcome.is_old}")
+    say(f"{count - faults - old} predicted, {old} left from an earlier run")
     return bugs, faults
 
 
 def _tell_left_behind(files: list[str], ct: Path) -> None:
     if files:
         more = f", … and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
-        click.echo(
+        say(
             f"left by earlier runs, of CTs that are not below {ct}:"
             f" {', '.join(files[:SHOWN])}{more}; delete what is not wanted"
         )
@@ -132,7 +132,7 @@ def end_badly(bugs: list[str], faults: int, ct: Path, count: int) -> None:
 
 def _warn(task: Task, warnings: list[str]) -> None:
     for warning in warnings:
-        click.echo(f"warning: {task.path}: {warning}")
+        say(f"warning: {task.path}: {warning}")
 
 
 def _line(fault: DataError) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.command import PathType, command, params_option, place_option
+from cache.shown import shown
+from pipeline.command import PathType, command, params_option, place_option, say
 from pipeline.params import Params, read_params
 from stages.machine import processors
 from stages.preprocess.problems import LEFT_OUT, Problem
@@ -15,6 +16,7 @@ from stages.preprocess.tell import Summary
 from stages.preprocess.times import note_time
 
 SHOWN = 20  # problems; the rest stands in problems.json
+ID_WIDTH = 60  # of the first column; problems.json has a longer id whole
 COLUMNS = ("case", "severity", "rule", "what")
 
 
@@ -88,21 +90,19 @@ def sources_of(params: Params, src: Path | None) -> Sources:
 def _print(summary: Summary, out: Path, *, check_only: bool) -> None:
     told = [problem for problem in summary.problems if problem.severity != "ignored"]
     for line in _table(sorted(told, key=_worst_first)[:SHOWN]):
-        click.echo(line)
+        say(line)
     if len(told) > SHOWN:
-        click.echo(f"… and {len(told) - SHOWN} more")
+        say(f"… and {len(told) - SHOWN} more")
     counts = Counter(problem.severity for problem in summary.problems)
     found = ", ".join(f"{count} {severity}" for severity, count in sorted(counts.items()))
-    click.echo(
-        f"{found or 'no problems'}; see {out.parent / 'problems.json'} and qc.html beside it"
-    )
+    say(f"{found or 'no problems'}; see {out.parent / 'problems.json'} and qc.html beside it")
     cases, kept = len(summary.cases), summary.kept
     if summary.refusal is not None:
         return
     if check_only:
-        click.echo(f"{cases} cases can be prepared; nothing was stored")
+        say(f"{cases} cases can be prepared; nothing was stored")
     else:
-        click.echo(f"{cases} cases in {out}, {cases - kept} prepared now, {kept} kept")
+        say(f"{cases} cases in {out}, {cases - kept} prepared now, {kept} kept")
 
 
 def _worst_first(problem: Problem) -> tuple[bool, bool, str]:
@@ -113,18 +113,24 @@ def _table(problems: list[Problem]) -> list[str]:
     """The problems as lines of columns; the file and the fix are under each."""
     if not problems:
         return []
-    rows = [COLUMNS, *((p.case_id or "-", p.severity, p.rule, p.fact) for p in problems)]
+    rows = [COLUMNS, *(_row(problem) for problem in problems)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
         for row in rows
     ]
     indent = " " * (sum(widths) + 6)
-    more = [(f"{indent}{one.path}", f"{indent}fix: {one.fix}") for one in problems]
+    more = [(f"{indent}{shown(p.path)}", f"{indent}fix: {shown(p.fix)}") for p in problems]
     return [
         lines[0],
         *(line for row, two in zip(lines[1:], more, strict=True) for line in (row, *two)),
     ]
+
+
+def _row(problem: Problem) -> tuple[str, str, str, str]:
+    case_id = shown(problem.case_id) or "-"
+    short = case_id if len(case_id) <= ID_WIDTH else f"{case_id[: ID_WIDTH - 1]}…"
+    return short, problem.severity, problem.rule, shown(problem.fact)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cache.errors import SourceError
-from pipeline.command import PathType, command
+from pipeline.command import PathType, command, say
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import case_lines, mean_line
 from stages.score.run import Masks, Scored, run
@@ -76,16 +76,16 @@ def main(
     scored = run(masks, out, tolerance_mm=tolerance_mm)
     if scored.scores:
         for line in case_lines(scored.scores):
-            click.echo(line)
-        click.echo(mean_line(summarise(scored.scores)))
-        click.echo(f"scores: {out / 'cases.csv'}")
+            say(line)
+        say(mean_line(summarise(scored.scores)))
+        say(f"scores: {out / 'cases.csv'}")
     _end_badly(scored, labels)
 
 
 def _end_badly(scored: Scored, labels: Path) -> None:
     """End with what kept masks from being scored, if anything did."""
     for fault in scored.faults:
-        click.echo(f"{fault.where}: {fault.fact}; fix: {fault.fix}", err=True)
+        say(f"{fault.where}: {fault.fact}; fix: {fault.fix}", err=True)
     if scored.faults:
         fact = f"{len(scored.scores)} of its {scored.labels} labels are scored"
         raise SourceError(labels, fact, "mend what is named above")

@@ -10,7 +10,15 @@ import click
 from pydantic import ValidationError
 
 from cache.errors import ParamsError
-from pipeline.command import STOPPED, PathType, command, device_option, params_option, place_option
+from pipeline.command import (
+    STOPPED,
+    PathType,
+    command,
+    device_option,
+    params_option,
+    place_option,
+    say,
+)
 from pipeline.dvc_item import number_of
 from pipeline.params import Params, read_params
 from pipeline.processes import together
@@ -78,7 +86,7 @@ def main(
         if ranks.rank == 0:
             dice = "none" if last.best_dice is None else f"{last.best_dice:.4f}"
             model = out / "best.pt"
-            click.echo(f"{last.epoch} epochs; best validation Dice {dice}; model: {model}")
+            say(f"{last.epoch} epochs; best validation Dice {dice}; model: {model}")
 
 
 def _let_the_first_speak() -> None:
@@ -89,7 +97,7 @@ def _let_the_first_speak() -> None:
 
 def _end_stopped(stopped: Stopped, ranks: Ranks) -> NoReturn:
     if ranks.rank == 0:
-        click.echo(str(stopped), err=True)
+        say(str(stopped), err=True)
     # torchrun ends the others as soon as one has gone; the first may not have saved all of it
     everyones(None, ranks)
     sys.exit(STOPPED)

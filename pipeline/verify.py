@@ -9,7 +9,7 @@ from cache.errors import StoreError
 from cache.files import remove
 from cache.manifest import Manifest, read_manifest
 from cache.verify import Damage, unlisted, verify_store
-from pipeline.command import PathType, command, params_option, place_option
+from pipeline.command import PathType, command, params_option, place_option, say
 from pipeline.params import Params, read_params
 from pipeline.preprocess import end_badly, sources_of
 from stages.machine import processors
@@ -80,7 +80,7 @@ def _repair(cases: Path, damages: list[Damage], sources: Sources, params: Params
     if before is None:
         workers = max(2, processors())
         end_badly(run(sources, cases, params.preprocess, params.rules, workers=workers))
-        click.echo("prepared anew: all cases, and the manifest")
+        say("prepared anew: all cases, and the manifest")
         return
     _delete(cases, [damage.path for damage in damages if damage.is_foreign])
     damaged = frozenset(damage.case_id for damage in damages if not damage.is_foreign)
@@ -95,7 +95,7 @@ def _delete(cases: Path, foreign: list[Path]) -> None:
     with only_writer(cases):
         for path in foreign:
             remove(path)
-    click.echo(f"deleted: {len(foreign)} files or folders that are no part of their case")
+    say(f"deleted: {len(foreign)} files or folders that are no part of their case")
 
 
 def _prepare_again(
@@ -109,12 +109,12 @@ def _prepare_again(
     end_badly(summary)
     made = read_manifest(cases).cases
     _require_made(cases, damaged - made.keys(), summary)
-    click.echo(f"prepared anew: {', '.join(sorted(damaged))}")
+    say(f"prepared anew: {', '.join(sorted(damaged))}")
     others = [
         case_id for case_id in sorted(damaged) if made[case_id].key != before.cases[case_id].key
     ]
     if others:
-        click.echo(
+        say(
             f"warning: case {', '.join(others)} is not what the manifest listed: {sources.src} has "
             "other files of it, or liver3d has changed since"
         )
@@ -136,9 +136,9 @@ def _require_made(cases: Path, missing: frozenset[str], summary: Summary) -> Non
 
 def _tell(damages: list[Damage]) -> None:
     for damage in damages[:SHOWN]:
-        click.echo(f"  {damage.path}: {damage.fact}")
+        say(f"  {damage.path}: {damage.fact}")
     if len(damages) > SHOWN:
-        click.echo(f"  … and {len(damages) - SHOWN} more")
+        say(f"  … and {len(damages) - SHOWN} more")
 
 
 def _count(damages: list[Damage]) -> str:
@@ -151,11 +151,11 @@ def _count(damages: list[Damage]) -> str:
 def _tell_whole(cases: Path) -> None:
     files = [f for entry in read_manifest(cases).cases.values() for f in entry.files.values()]
     size = _size(sum(file.size_bytes for file in files))
-    click.echo(f"{len(read_manifest(cases).cases)} cases, {len(files)} files, {size}: whole")
+    say(f"{len(read_manifest(cases).cases)} cases, {len(files)} files, {size}: whole")
     others = [path.name for path in unlisted(cases)]
     if others:
         more = ", …" if len(others) > SHOWN else ""
-        click.echo(f"not in the manifest, and left alone: {', '.join(others[:SHOWN])}{more}")
+        say(f"not in the manifest, and left alone: {', '.join(others[:SHOWN])}{more}")
 
 
 def _size(size_bytes: int) -> str:

@@ -108,6 +108,15 @@ def test_only_pipeline_prints_exits_or_reads_params_yaml():
             assert not forbidden.search(file.read_text(encoding="utf-8")), file
 
 
+def test_what_a_command_prints_goes_through_what_shows_names():
+    printed = [
+        file.name
+        for file in (ROOT / "pipeline").glob("*.py")
+        if "click.echo" in file.read_text(encoding="utf-8")
+    ]
+    assert printed == ["command.py"]
+
+
 def test_json_of_others_is_read_where_a_deep_nesting_is_a_damaged_file():
     reader = ROOT / "cache" / "jsons.py"
     alone = ROOT / "stages" / "export" / "example.py"  # it is copied into bundles

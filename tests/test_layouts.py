@@ -535,6 +535,13 @@ class TestLists:
     def test_a_backslash_parts_folders_on_every_system(self, listed):
         assert len(listed("ct,label\na.nii,x\\a.nii\n").cases) == 1
 
+    def test_an_id_that_is_no_text_is_skipped_and_nothing_else(self, listed):
+        rows = [{"ct": f"{name}.nii", "label": f"x/{name}.nii", "case_id": name} for name in "ab"]
+        content = json.dumps(rows).replace('"case_id": "b"', '"case_id": "\\ud800"')
+        result = listed(content, "cases.json")
+        assert [case.case_id for case in result.cases] == ["a"]
+        assert [p.rule for p in result.problems if p.severity == "skipped"] == ["safe_id"]
+
     def test_its_patient_wins_over_the_expression(self, listed):
         result = listed("ct,label,patient_id\na.nii,x/a.nii,p\n", patient_id="(a)")
         assert [case.patient_id for case in result.cases] == ["p"]

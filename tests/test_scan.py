@@ -189,6 +189,14 @@ class TestReasons:
         path = f"image/{case_id}.nii.gz"
         assert by_path(scan(src), src)[path] == ("skipped", "safe_id")
 
+    def test_an_id_that_is_too_long_is_skipped_in_a_few_words(self, src, touch):
+        lines = ["ct,label,case_id", f"image/1/1.nii.gz,label/1/1.nii.gz,{'9' * 5000}"]
+        touch("cases.csv", "\n".join(lines).encode())
+        (problem,) = (p for p in scan(src, layout="list").problems if p.severity == "skipped")
+        assert problem.rule == "safe_id"
+        assert "it has 5000 bytes, and 200 are possible" in problem.fact
+        assert len(problem.fact) < 200
+
     @pytest.mark.parametrize("case_id", ["console", "com10", "a b", "é" * 100, "1.2.840", "a-(1)"])
     def test_an_id_that_is_a_file_name_everywhere_is_kept(self, src, touch, case_id):
         touch(f"image/{case_id}.nii.gz")

@@ -14,6 +14,7 @@ from stages.preprocess.reading.sniff import data_files, declared_data_files
 SAFE_ID = re.compile(r"\w([\w .+=@()-]*[\w+=@()-])?")
 DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
 ID_BYTES = 200  # a file's name has at most 255, and the store appends to it
+ID_SHOWN = 60  # letters of an id in a message
 OR_EXCLUDE = "or list the case under data.exclude"
 
 
@@ -92,14 +93,20 @@ def _unsafe(case_id: str, claim: Claim, taken: dict[str, str]) -> Iterator[Findi
     # macOS writes some letters as two characters, of which the second is none by itself
     name = composed(case_id)
     plain = SAFE_ID.fullmatch(name) and not DEVICES.fullmatch(name)
-    if not plain or len(case_id.encode()) > ID_BYTES:
-        fact = f"the id {case_id!r} cannot be a file's name everywhere"
+    size = len(case_id.encode("utf-8", "surrogatepass"))  # a name need not be text
+    if not plain or size > ID_BYTES:
+        long = f": it has {size} bytes, and {ID_BYTES} are possible" if size > ID_BYTES else ""
+        fact = f"the id {_in_short(case_id)} cannot be a file's name everywhere{long}"
         fix = f"rename it to letters, digits, _ and -, {OR_EXCLUDE}"
         yield Finding("safe_id", claim.cts[0], fact, fix)
     elif folded(case_id) in taken:
         other = taken[folded(case_id)]
         fact = f"the id {case_id!r} is the same file's name as {other!r} on Windows and macOS"
         yield Finding("one_file_per_case", claim.cts[0], fact, f"rename one, {OR_EXCLUDE}")
+
+
+def _in_short(case_id: str) -> str:
+    return repr(case_id if len(case_id) <= ID_SHOWN else f"{case_id[: ID_SHOWN - 1]}…")
 
 
 def _data_outside(src: Path, claim: Claim) -> Iterator[Finding]:
