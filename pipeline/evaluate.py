@@ -7,10 +7,12 @@ from cache.errors import ModelError
 from cache.manifest import Manifest, read_manifest
 from pipeline.command import command, device_option, params_option, place_option, say
 from pipeline.facts import facts, in_full, preparation_time, training_time
+from pipeline.identity import evaluation_digest
 from pipeline.params import read_params
 from stages.evaluate.background import Background
 from stages.evaluate.known_problems import read_problems
-from stages.evaluate.run import Model, run
+from stages.evaluate.one import Model
+from stages.evaluate.run import run
 from stages.evaluate.scores import CaseScores
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import case_lines, mean_line
@@ -54,6 +56,7 @@ def main(
             problems=read_problems(problems),
             times=[preparation_time(cases), training_time(whole)],
         ),
+        digest=evaluation_digest(best, chosen),
     )
     with naming_shortage(f"a case on {chosen}", WITHOUT_GPU):
         scores = run(cases, out, params.evaluate, model=model, device=chosen)

@@ -16,8 +16,9 @@ from cache.manifest import read_manifest, write_manifest
 from cache.reader import CaseStore
 from pipeline.evaluate import main
 from stages.evaluate.background import Background
+from stages.evaluate.one import Model
 from stages.evaluate.params import EvaluateParams
-from stages.evaluate.run import Model, run
+from stages.evaluate.run import run
 from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
 from stages.train.unet import UNet3d
 from tiny import PREPROCESS, SHAPE_ZYX, TRAIN, write_balls, write_params

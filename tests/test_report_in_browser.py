@@ -13,8 +13,9 @@ import torch
 
 from stages.evaluate.background import Background, Folded, StageTime
 from stages.evaluate.known_problems import KnownProblem, of_problems
+from stages.evaluate.one import Model
 from stages.evaluate.params import EvaluateParams
-from stages.evaluate.run import Model, run
+from stages.evaluate.run import run
 from stages.train.watch.picture import curves_picture
 from tiny import ball_case, one_thread, without_liver, write_store
 

@@ -3,20 +3,31 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cache.files import replacing
 from stages.evaluate.background import Background
-from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Picture
+from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
 from stages.evaluate.scores import CaseScores, badness, worst_first
 from stages.evaluate.shown import duration, number, png, signed, sortable
+from stages.evaluate.slice_error import SliceError
 from stages.evaluate.summary import FEWEST_PATIENTS
 from stages.evaluate.tiles import all_figures, tiles
 
 # what a case's role is worth to the reader; a test case needs no mark
 MARKS = {"train": "seen in training", "validation": "picked the model", "test": "", "": ""}
+
+
+class Shown(Protocol):
+    """A picture of a case: its PNG, and the slice with the largest error, if there is one."""
+
+    @property
+    def png(self) -> bytes: ...  # noqa: D102
+
+    @property
+    def error(self) -> SliceError | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Report:
     counted: Sequence[CaseScores]
     summary: dict[str, Any]
     distributions: bytes
-    pictures: Sequence[tuple[CaseScores, Picture]]
+    pictures: Sequence[tuple[CaseScores, Shown]]
     tolerance_mm: float
 
 
