@@ -11,7 +11,8 @@ from cache.errors import DataError, SourceError
 from stages.evaluate.export import beside
 from stages.image_file import has_ending, require_ending
 from stages.preprocess.layouts.tree import Tree
-from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content, is_dicom
+from stages.preprocess.reading.dicom_file import is_dicom
+from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content
 
 MASK_ENDING = ".nii.gz"
 PROBABILITY = "_probability"  # stands behind the name of a mask whose probability a file holds

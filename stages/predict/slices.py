@@ -34,7 +34,6 @@ LEFT_EMPTY = (
     "StudyDate",
     "StudyTime",
 )
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # CT Image Storage
 WITHOUT = "leave out --dicom-seg"
 ALONE = (
     "its slices state no study or series, so the DICOM segmentation has made-up ones; a viewer can"
@@ -82,7 +81,9 @@ def _reference(path: Path) -> Any:
     from pydicom.config import disable_value_validation
 
     with disable_value_validation():
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=list(TAGS), force=True
+        )
     for key in OF_A_FILE:
         if not header.get(key):  # anonymisers empty it, and leave the file's own header
             setattr(header, key, header.file_meta.get(f"MediaStorage{key}"))
@@ -98,9 +99,6 @@ def _reference(path: Path) -> Any:
         setattr(reference, key, None)
     # pydicom leaves what is no number as text, and highdicom would stumble over it in the end
     float(reference.get("SliceThickness") or 0)
-    if reference.SOPClassUID != CT_IMAGE:
-        fact = f"is a {reference.SOPClassUID.name}, not a CT Image Storage"
-        raise SourceError(path, fact, WITHOUT)
     return reference
 
 

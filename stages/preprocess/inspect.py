@@ -23,6 +23,7 @@ from stages.preprocess.reading.read import (
 from stages.preprocess.rules import ct as ct_rules
 from stages.preprocess.rules import header, scale
 from stages.preprocess.rules import label as label_rules
+from stages.preprocess.rules.series import NEVER_PREDICTED
 
 LiverValues = Literal["any"] | list[int] | list[str]
 FEW_VALUES = 8
@@ -93,7 +94,8 @@ def ct_to_predict(path: Path) -> tuple[SourceVolume, Volume, list[Finding]]:
     ct = read_ct(path)
     for finding in ct.findings:
         # two phases in one folder would be mixed, slice by slice
-        if finding.rule == "dicom_repeats" and not finding.fixable:
+        is_repeat = finding.rule == "dicom_repeats" and not finding.fixable
+        if is_repeat or finding.rule in NEVER_PREDICTED:
             stop_at(finding)
     unfit = ct_rules.finite(path, ct.array)
     if unfit is not None and not unfit.fixable:

@@ -44,6 +44,9 @@ class RulesParams(BaseModel, frozen=True, extra="forbid"):
     # DICOM
     dicom_gaps: Should
     dicom_repeats: Fixable
+    dicom_mixed: Should
+    dicom_phases: Should
+    dicom_choice: Should
     # the CT's voxels
     finite: Fixable
     padding: Any

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from cache.errors import SourceError
 from stages.preprocess.layouts.tree import Tree
-from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content, is_dicom
+from stages.preprocess.reading.dicom_file import is_dicom
+from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content
 
 DICOM_ENDINGS = ("", ".dcm", ".dicom", ".ima")
 TRIED = 4  # files a folder; a viewer or a note may lie beside the slices, but not before them all

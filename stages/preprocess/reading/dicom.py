@@ -1,61 +1,36 @@
-"""The series in a DICOM folder: which one is meant, its slices in their order along the body.
+"""The series in a DICOM folder: which one is meant, and what else lies there.
 
 pydicom reads the headers, SimpleITK later the voxels.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import SourceError
-from cache.grid import triple_mm
 from stages.preprocess.policy import OTHER_FILES
 from stages.preprocess.problems import Finding
-from stages.preprocess.reading.sniff import is_dicom
-from stages.preprocess.rules.header import spacing_positive
-from stages.preprocess.rules.series import dicom_gaps, dicom_repeats, gantry_tilt
+from stages.preprocess.reading import stack
+from stages.preprocess.reading.agree import disagreements, interleaved
+from stages.preprocess.reading.dicom_file import is_dicom
+from stages.preprocess.reading.dicom_kind import (
+    CONVERT,
+    holds_several,
+    is_image,
+    is_localizer,
+    is_of_ct,
+    name_of,
+    several_frames,
+)
+from stages.preprocess.reading.group import PARALLEL, Group, groups_of, header_of, normal_of
+from stages.preprocess.rules import series as rules
 
-# nothing of the patient is read
-TAGS = [
-    "Modality",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "NumberOfFrames",
-    "PixelSpacing",
-]
-SOP_CLASS = "MediaStorageSOPClassUID"
-SAME_PLACE_MM = 1e-3
-EXPORT = "export one series with one file per slice, or turn it into a NIfTI file"
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One file of a series.
-
-    Attributes:
-        path: the file.
-        origin_xyz_mm: centre of its first voxel, LPS.
-        normal: unit vector out of the slice, along which slices are stacked.
-    """
-
-    path: Path
-    origin_xyz_mm: NDArray[np.float64]
-    normal: NDArray[np.float64]
-
-    @property
-    def position_mm(self) -> float:
-        """Where it lies along the normal."""
-        return float(self.origin_xyz_mm @ self.normal)
+RIVAL = 0.5  # of the most slices: a series with so many may be meant as well
+Numbers = Literal["alike", "whole", "fractions"]
 
 
 @dataclass(frozen=True)
@@ -64,104 +39,153 @@ class Series:
 
     Attributes:
         slices: files, none at the place of another.
-        findings: gaps, repeats, tilt, and the files of the folder that do not belong to it.
+        findings: gaps, repeats, tilt, what the slices disagree in, other series that may be meant,
+            and the files of the folder that do not belong to it.
+        numbers: ``alike`` if all slices are stored in one way, so that the first one's data type
+            is that of all; else whether their HU are ``whole`` numbers or ``fractions``.
     """
 
     slices: list[Path]
     findings: list[Finding]
+    numbers: Numbers = "alike"
 
 
 def choose_series(folder: Path, *, is_ct: bool) -> Series:
-    """The series of a folder with the most slices; for a CT, of those that are CT.
+    """The series of a folder that is meant; for a CT, of those that are CT.
+
+    It is the one with the most slices, unless others have half as many or more: of these, one
+    that was scanned goes before one that was computed, and one across the body before others. If
+    that does not decide it, rule ``dicom_choice`` says so. Localizers are never meant.
 
     Args:
         folder: holds DICOM files, at any depth.
-        is_ct: whether a CT is looked for; a label may be of any modality.
+        is_ct: whether a CT is looked for; a label may be images of any modality.
 
     Raises:
         SourceError: no series can be used.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    unused = {path: "no DICOM file" for path in files if not is_dicom(path)}
-    groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
-    for path in files:
-        if path in unused:
-            continue
-        header = _header(path)
-        if header.get("Rows"):
-            groups[_series_of(header)].append((path, header))
-        else:
-            unused[path] = "holds no image"
-    wanted = {key: group for key, group in groups.items() if not is_ct or key[0] in ("CT", "")}
+    images, unused = _images(folder)
+    groups = list(groups_of(images))
+    wanted = [group for group in groups if _may_be_meant(group, is_ct=is_ct)]
     if not wanted:
-        found = ", ".join(sorted({f"{key[0]} ({len(g)} files)" for key, g in groups.items()}))
-        fact = f"holds no CT series; it has {found or 'no DICOM file'}"
-        raise SourceError(folder, fact, "name the folder of the CT series")
-    chosen = max(wanted, key=lambda key: (len(wanted[key]), repr(key)))
-    for key, group in groups.items():
-        if key != chosen:
-            number, kind = group[0][1].get("SeriesNumber"), key[0] or "unknown"
-            what = f"another series (number {number}, {kind})"
-            unused |= {path: what for path, _ in group}
-    return _ordered(folder, groups[chosen], unused)
-
-
-def _header(path: Path) -> Any:
-    """The tags of one file; refused if it ends within its header or its voxels."""
-    import pydicom  # 0.15 s to import, and most data sets are no DICOM
-    from pydicom.config import disable_value_validation
-
-    try:
-        # validation would quote odd values, UIDs among them, in warnings
-        with path.open("rb") as file, disable_value_validation():
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
-            header_bytes = file.tell()
-            _require_all_bytes(path, header, header_bytes)
-            _require_convertible(header)
-    except (SourceError, MemoryError):
-        raise
-    # of damaged bytes, pydicom raises what they happen to lead to: a dozen types, some its own
-    except Exception as error:
-        raise SourceError(path, f"its DICOM header cannot be read ({error})", EXPORT) from error
-    return header
-
-
-def _require_convertible(header: Any) -> None:
-    """Turn every tag that is used into what it stands for: text becomes numbers here, or cannot."""
-    for tag in TAGS:
-        header.get(tag)
-    hash(_series_of(header)), _frames(header)
-
-
-def _series_of(header: Any) -> tuple[Any, ...]:
-    """What all slices of one stack share; localizers often carry the series' own UID."""
-    angles = header.get("ImageOrientationPatient") or []
-    return (
-        str(header.get("Modality") or ""),
-        str(header.get("SeriesInstanceUID") or ""),
-        tuple(round(float(cosine), 2) + 0.0 for cosine in angles),
-        header.get("Rows"),
-        header.get("Columns"),
-    )
-
-
-def _ordered(folder: Path, group: list[tuple[Path, Any]], unused: dict[Path, str]) -> Series:
-    slices = sorted((_slice(path, header) for path, header in group), key=_place)
-    kept, repeats = [slices[0]], []
-    for one in slices[1:]:
-        before = kept[-1]
-        if abs(one.position_mm - before.position_mm) < SAME_PLACE_MM:
-            repeats.append((before.path, one.path))
-        else:
-            kept.append(one)
-    origins = np.array([one.origin_xyz_mm for one in kept])
+        raise _nothing_meant(folder, groups, unused, is_ct=is_ct)
+    chosen, rivals = _chosen(wanted)
+    if holds_several(chosen.head):
+        raise several_frames(*chosen.images[0])
+    for group in groups:
+        if group is not chosen:
+            what = "a localizer" if is_localizer(group.head) else "another series"
+            unused |= dict.fromkeys((path for path, _ in group.images), _told(what, group))
+    slices = [stack.slice_of(*image) for image in chosen.images]
+    kept, repeats = stack.without_repeats(slices)
     findings = [
-        dicom_repeats(folder, len(repeats), is_same=all(_same_voxels(*two) for two in repeats)),
-        dicom_gaps(folder, [one.position_mm for one in kept]),
-        gantry_tilt(folder, origins, kept[0].normal),
+        rules.dicom_choice(folder, _counted(chosen), [_counted(one) for one in rivals]),
+        *_of_stack(folder, kept, repeats, _lost_parts(chosen, groups, kept)),
+        *_other_files(folder, unused.values()),
     ]
     found = [finding for finding in findings if finding is not None]
-    return Series([one.path for one in kept], found + _other_files(folder, unused.values()))
+    return Series([one.path for one in kept], found, _numbers(kept))
+
+
+def _images(folder: Path) -> tuple[list[tuple[Path, Any]], dict[Path, str]]:
+    """The images below a folder with their headers, and why each other file is none."""
+    images, unused = [], {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if not is_dicom(path):
+            unused[path] = "no DICOM file"
+            continue
+        header = header_of(path)
+        if not is_image(header):
+            unused[path] = name_of(header)
+        elif not header.get("Rows"):
+            unused[path] = "holds no image"
+        else:
+            images.append((path, header))
+    return images, unused
+
+
+def _may_be_meant(group: Group, *, is_ct: bool) -> bool:
+    return not is_localizer(group.head) and (is_of_ct(group.head) or not is_ct)
+
+
+def _chosen(wanted: Sequence[Group]) -> tuple[Group, list[Group]]:
+    """The series that is meant, and others of which that may be said as well."""
+    most = max(group.count for group in wanted)
+    many = [group for group in wanted if group.count >= RIVAL * most]
+    best = max(group.preference for group in many)
+    rivals = [group for group in many if group.preference == best]
+    chosen = max(rivals, key=lambda group: (group.count, repr(group.key)))
+    return chosen, [group for group in rivals if group is not chosen]
+
+
+def _counted(group: Group) -> str:
+    return f"{group.described}, {group.count} slices"
+
+
+def _told(what: str, group: Group) -> str:
+    return f"{what} ({group.described})"
+
+
+def _nothing_meant(
+    folder: Path, groups: Sequence[Group], unused: Mapping[Path, str], *, is_ct: bool
+) -> SourceError:
+    found = Counter(reason for reason in unused.values() if reason != "no DICOM file")
+    for group in groups:
+        found[_kind(group, is_ct=is_ct)] += len(group.images)
+    files = [f"{what} ({n} {'file' if n == 1 else 'files'})" for what, n in sorted(found.items())]
+    what = "CT series" if is_ct else "images of a label"
+    fact = f"holds no {what}; it has {', '.join(files) or 'no DICOM file'}"
+    fix = "name the folder of the CT series" if is_ct else CONVERT
+    return SourceError(folder, fact, fix)
+
+
+def _kind(group: Group, *, is_ct: bool) -> str:
+    """What a group is that is not meant."""
+    modality = group.key[0]
+    if is_localizer(group.head):
+        return f"{modality or 'unknown'} localizers".strip()
+    if is_ct and modality in ("CT", ""):
+        return name_of(group.head)
+    return modality or "unknown"
+
+
+def _of_stack(
+    folder: Path,
+    kept: Sequence[stack.Slice],
+    repeats: Sequence[tuple[stack.Slice, stack.Slice]],
+    lost: Iterable[str],
+) -> list[Finding | None]:
+    origins = np.array([one.origin_xyz_mm for one in kept])
+    is_same = all(stack.same_voxels(*two) for two in repeats)
+    return [
+        rules.dicom_repeats(folder, len(repeats), is_same=is_same),
+        rules.dicom_mixed(folder, [*disagreements(kept), *lost]),
+        rules.dicom_phases(folder, interleaved(kept)),
+        rules.dicom_gaps(folder, [one.position_mm for one in kept]),
+        rules.gantry_tilt(folder, origins, kept[0].normal),
+    ]
+
+
+def _lost_parts(
+    chosen: Group, groups: Sequence[Group], kept: Sequence[stack.Slice]
+) -> Iterator[str]:
+    """Slices of the very same series, of another size or direction, beyond those that are read."""
+    first, last = kept[0].position_mm, kept[-1].position_mm
+    for group in groups:
+        normal = normal_of(group.head)
+        is_other = group is chosen or group.key[:5] != chosen.key[:5]
+        if is_other or normal is None or abs(normal @ kept[0].normal) < PARALLEL:
+            continue
+        at = [stack.slice_of(*image).origin_xyz_mm @ kept[0].normal for image in group.images]
+        beyond = sum(not first - 1 < position < last + 1 for position in at)
+        if beyond:
+            yield f"sizes or directions, so that {beyond} slices of the same series are not read"
+
+
+def _numbers(kept: Sequence[stack.Slice]) -> Numbers:
+    if stack.is_of_one_kind(kept):
+        return "alike"
+    return "fractions" if stack.has_fractions(kept) else "whole"
 
 
 def _other_files(folder: Path, reasons: Iterable[str]) -> list[Finding]:
@@ -173,64 +197,3 @@ def _other_files(folder: Path, reasons: Iterable[str]) -> list[Finding]:
         Finding(OTHER_FILES, folder, f"{count} {'file' if count == 1 else 'files'}: {reason}", "-")
         for reason, count in sorted(Counter(reasons).items())
     ]
-
-
-def _slice(path: Path, header: Any) -> Slice:
-    if _frames(header) > 1:
-        raise SourceError(path, "holds several frames in one file", EXPORT)
-    try:
-        x, y = np.reshape([float(c) for c in header.ImageOrientationPatient], (2, 3))
-        origin = np.array(triple_mm(header.ImagePositionPatient))
-    except (AttributeError, TypeError, ValueError) as error:
-        fact = "states no position and orientation in the patient"
-        raise SourceError(path, fact, EXPORT) from error
-    _require_spacing(path, header.get("PixelSpacing"))
-    return Slice(path, origin, np.cross(x, y))
-
-
-def _frames(header: Any) -> int:
-    return int(header.get("NumberOfFrames") or 1)
-
-
-def _require_spacing(path: Path, spacing_yx_mm: Any) -> None:
-    """Refuse a slice without a pixel spacing: the reader would take 1 mm without a word."""
-    try:
-        y_mm, x_mm = (float(mm) for mm in spacing_yx_mm)
-    except (TypeError, ValueError) as error:
-        fact = "states no pixel spacing"
-        raise SourceError(path, fact, EXPORT, rule="spacing_positive") from error
-    finding = spacing_positive(path, (x_mm, y_mm))
-    if finding is not None:
-        raise SourceError(path, finding.fact, finding.fix, rule=finding.rule)
-
-
-def _require_all_bytes(path: Path, header: Any, header_bytes: int) -> None:
-    """Refuse a file that ends within its header, or within voxels that are not compressed."""
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    found = path.stat().st_size
-    is_image = "Image Storage" in getattr(header.file_meta.get(SOP_CLASS), "name", "")
-    if is_image and not header.get("Rows"):
-        fact = f"ends early: {found:,} bytes hold no whole header"
-        raise SourceError(path, fact, EXPORT, rule="truncated")
-    plain = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
-    if not header.get("Rows") or header.file_meta.get("TransferSyntaxUID") not in plain:
-        return  # a decoder notices by itself
-    bits = header.get("BitsAllocated") or 16
-    voxels = _frames(header) * int(header.Rows) * int(header.get("Columns") or 0)
-    tag_bytes = 8 if header.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian else 12
-    needed = header_bytes + tag_bytes + voxels * int(bits) // 8
-    if found < needed:
-        fact = f"ends early: {found:,} of {needed:,} bytes are there"
-        raise SourceError(path, fact, EXPORT, rule="truncated")
-
-
-def _place(one: Slice) -> tuple[float, str]:
-    return one.position_mm, one.path.name
-
-
-def _same_voxels(first: Path, second: Path) -> bool:
-    import pydicom
-
-    ours, theirs = (pydicom.dcmread(path).get("PixelData") for path in (first, second))
-    return bool(ours == theirs)

@@ -18,9 +18,11 @@ from cache.orientation import to_lps
 from stages.preprocess.files import LabelNames
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.dicom import choose_series
+from stages.preprocess.reading.dicom_kind import refuse_dicom
 from stages.preprocess.reading.intact import require_checksum, require_whole_file
 from stages.preprocess.reading.itk import refusal, without_warnings
 from stages.preprocess.reading.png import png_files, read_png_stack
+from stages.preprocess.reading.preamble import with_preambles
 from stages.preprocess.reading.segments import segments_of
 from stages.preprocess.reading.sniff import extension_by_content, readable, readable_series
 from stages.preprocess.reading.stated import (
@@ -33,6 +35,7 @@ from stages.preprocess.rules.ct import EXPORT_AGAIN
 
 INT16 = np.iinfo(np.int16)
 NRRD = (".nrrd", ".nhdr")
+OUTPUT = {"whole": sitk.sitkInt32, "fractions": sitk.sitkFloat64}
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,8 @@ def _read_file(path: Path) -> SourceVolume:
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError(path, "is empty", EXPORT_AGAIN, rule="truncated")
     kind = extension_by_content(path)
+    if kind is None:
+        refuse_dicom(path)
     findings = [header.extension(path, kind)]
     stated = stated_geometry(path)
     require_voxels_behind_header(path)
@@ -187,8 +192,14 @@ def _read_file(path: Path) -> SourceVolume:
 def _read_series(path: Path, *, is_ct: bool) -> SourceVolume:
     series = choose_series(path, is_ct=is_ct)
     reader = sitk.ImageSeriesReader()
-    with readable_series(series.slices) as openable, without_warnings():
+    with (
+        with_preambles(series.slices) as files,
+        readable_series(files) as openable,
+        without_warnings(),
+    ):
         reader.SetFileNames([str(file) for file in openable])
+        if series.numbers in OUTPUT:  # else all slices would become what the first one is
+            reader.SetOutputPixelType(OUTPUT[series.numbers])
         try:
             image = reader.Execute()
         except RuntimeError as error:

@@ -14,7 +14,6 @@ from stages.preprocess.reading.links import linked
 EXTENSIONS = (".nii.gz", ".nii", ".mha", ".mhd", ".seg.nrrd", ".nrrd", ".nhdr")
 HEADER_BYTES = 352  # a NIfTI-1 header; it has its magic word at 344
 START_BYTES = 4096  # of a file, in which the whole header of a compressed one is
-DICOM_BYTES = 132  # 128 that mean nothing, then the magic word
 GZIP_MAGIC = b"\x1f\x8b"
 LFS_POINTER = b"version https://git-lfs"
 NIFTI = (".nii", ".nii.gz")
@@ -51,15 +50,6 @@ def extension_by_content(path: Path) -> str | None:
     if b"NDims" in head or head.startswith(b"ObjectType"):
         return ".mhd" if path.suffix.lower() == ".mhd" else ".mha"
     return None
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, by the word that stands behind its preamble."""
-    try:
-        with path.open("rb") as file:
-            return file.read(DICOM_BYTES)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def data_files(path: Path) -> list[Path]:

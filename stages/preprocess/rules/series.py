@@ -7,6 +7,8 @@ import numpy as np
 
 from stages.preprocess.problems import Finding
 
+# of what breaks one of these, nothing sound can be predicted
+NEVER_PREDICTED = ("dicom_mixed", "dicom_phases")
 UNEVEN = 0.05  # of the usual distance: positions are rounded to 0.01 mm and worse
 TILTED = 0.01  # sideways, of the distance between slices: 0.6 degrees
 
@@ -47,6 +49,46 @@ def dicom_repeats(folder: Path, repeated: int, *, is_same: bool) -> Finding | No
     what = "the same" if is_same else "other"
     fact = f"{repeated} slices lie where there is another one, with {what} voxels"
     return Finding("dicom_repeats", folder, fact, "keep one phase in the folder", fixable=is_same)
+
+
+def dicom_mixed(folder: Path, differences: Sequence[str]) -> Finding | None:
+    """Slices of one series agree in all that changes their voxels or their places.
+
+    Args:
+        folder: the series.
+        differences: what they differ in.
+    """
+    if not differences:
+        return None
+    fact = f"its slices differ among themselves: {'; '.join(differences)}"
+    return Finding("dicom_mixed", folder, fact, "export the series again from the archive")
+
+
+def dicom_phases(folder: Path, how: str | None) -> Finding | None:
+    """One scan in one phase; slices of two that alternate would be a volume of neither.
+
+    Args:
+        folder: the series.
+        how: the words for how they alternate; None if they do not.
+    """
+    if how is None:
+        return None
+    return Finding("dicom_phases", folder, how, "keep the slices of one phase in the folder")
+
+
+def dicom_choice(folder: Path, chosen: str, rivals: Sequence[str]) -> Finding | None:
+    """One series that can be meant, of those in a folder.
+
+    Args:
+        folder: holds the series.
+        chosen: the description of the one that is read.
+        rivals: the descriptions of others that may be meant just as well.
+    """
+    if not rivals:
+        return None
+    others = "; ".join(f"({rival})" for rival in sorted(rivals))
+    fact = f"holds several series that may be meant: ({chosen}) is read, not {others}"
+    return Finding("dicom_choice", folder, fact, "keep the series that is meant in the folder")
 
 
 def gantry_tilt(folder: Path, origins_xyz_mm: np.ndarray, normal: np.ndarray) -> Finding | None:

@@ -16,7 +16,8 @@ from cache.grid import Grid, triple, triple_mm
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import target_grid
-from stages.preprocess.reading.sniff import is_dicom, readable
+from stages.preprocess.reading.dicom_file import is_dicom, read_header
+from stages.preprocess.reading.sniff import readable
 
 # a worker's peak, measured with benchmarks.measure on 2 cores and glibc for CTs of 70, 140 and 280
 # slices of 512·512: 201 MB, and per voxel 7.0 bytes for int16 with a uint8 label, of which 3.0 are
@@ -138,7 +139,7 @@ def _label_bytes(path: Path, ct_voxels: int) -> int:
 
 def _header(path: Path) -> Header | None:
     """What a file says of its voxels, without reading them; None if it cannot be read."""
-    if path.is_dir():
+    if path.is_dir() or is_dicom(path):  # a single DICOM file is refused in the end
         return None
     try:
         with readable(path) as openable:
@@ -178,13 +179,9 @@ def _series_header(folder: Path) -> Header | None:
 
 def _slices(files: Sequence[Path]) -> Iterator[Any]:
     """The headers of slices among the first of these files."""
-    import pydicom  # 0.15 s to import, and most data sets are no DICOM
-    from pydicom.config import disable_value_validation
-
     for file in islice(files, TRIED):
         if is_dicom(file):
-            with disable_value_validation():  # it would warn of odd values
-                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=SERIES_TAGS)
+            header = read_header(file, SERIES_TAGS)  # which inflates a few MB at most
             if header.get("Rows"):
                 yield header
 

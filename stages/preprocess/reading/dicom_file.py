@@ -1,0 +1,231 @@
+"""One DICOM file: whether it is one, what its header says, and whether all of it is there.
+
+A file is DICOM by its content: by the word behind its preamble, or, as old archives and planning
+systems write it without both, by its first data elements. Source: DICOM PS3.5 7.1 and PS3.10 7.1.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.errors import SourceError
+
+EXPORT = "export one series with one file per slice, or turn it into a NIfTI file"
+MAGIC_AT = 128
+START_BYTES = 4096  # of a file, in which its file meta and first data elements are
+MOST_HEADER_BYTES = 1 << 22  # of a deflated file, which are inflated to find its header
+SLACK_BYTES = 1 << 22  # a deflated file may hold besides its header and voxels
+MOST_PIXELS = 1 << 26  # of a slice: 8192 by 8192, and CTs have 512 to 2048 a side
+LONG_VRS = (
+    b"OB",
+    b"OD",
+    b"OF",
+    b"OL",
+    b"OV",
+    b"OW",
+    b"SQ",
+    b"SV",
+    b"UC",
+    b"UN",
+    b"UR",
+    b"UT",
+    b"UV",
+)
+VRS = (
+    *LONG_VRS,
+    *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT"),
+    *(b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
+)
+FILE_META = 0x0002  # always with explicit types
+FIRST_GROUPS = (FILE_META, 0x0008)  # of a file without preamble: its file meta, or its data
+TRIED_ELEMENTS = 3
+UNDEFINED = 0xFFFFFFFF
+MOST_VALUE_BYTES = 1 << 16  # of one of the first data elements, which are dates, names and UIDs
+DEFLATED = "1.2.840.10008.1.2.1.99"
+SOP_CLASS = "MediaStorageSOPClassUID"
+# what is needed to judge a file, beside what a caller asks for
+OWN_TAGS = [
+    "SOPClassUID",
+    "Modality",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "NumberOfFrames",
+]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, with the preamble of DICOM files or without."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as file:
+            start = file.read(START_BYTES)
+    except OSError:
+        return False
+    return start[MAGIC_AT:].startswith(b"DICM") or _begins_with_elements(start)
+
+
+def read_header(path: Path, tags: Sequence[str]) -> Any:
+    """The tags of one file as a pydicom data set, after making sure that all its bytes are there.
+
+    Of a deflated file no more is inflated at a time than a few MB, whatever it unfolds to.
+
+    Args:
+        path: a DICOM file.
+        tags: keywords; those of OWN_TAGS are read as well.
+
+    Raises:
+        SourceError: it is damaged, ends within its header or its voxels, or holds far more than
+            its header says.
+    """
+    from pydicom.config import disable_value_validation
+
+    try:
+        # validation would quote odd values, UIDs among them, in warnings
+        with disable_value_validation():
+            header, header_bytes, found = _parsed(path, [*OWN_TAGS, *tags])
+            for tag in (*OWN_TAGS, *tags):
+                header.get(tag)  # text becomes numbers here, or cannot
+            header.file_meta.get(SOP_CLASS)
+            _require_all_bytes(path, header, header_bytes, found)
+    except (SourceError, MemoryError):
+        raise
+    # of damaged bytes, pydicom raises what they happen to lead to: a dozen types, some its own
+    except Exception as error:
+        raise SourceError(path, f"its DICOM header cannot be read ({error})", EXPORT) from error
+    return header
+
+
+def frames_of(header: Any) -> int:
+    """How many images a file holds, going by its header."""
+    return int(header.get("NumberOfFrames") or 1)
+
+
+def _begins_with_elements(start: bytes) -> bool:
+    if len(start) < 8:
+        return False
+    little, big = struct.unpack_from("<H", start)[0], struct.unpack_from(">H", start)[0]
+    is_explicit = start[4:6] in VRS
+    if little in FIRST_GROUPS and (is_explicit or little != FILE_META):
+        return _holds_elements(start, "<", is_explicit=is_explicit)
+    return big in FIRST_GROUPS and is_explicit and _holds_elements(start, ">", is_explicit=True)
+
+
+def _holds_elements(start: bytes, order: str, *, is_explicit: bool) -> bool:
+    """Whether a few data elements stand in a row, their tags ascending and their lengths sane."""
+    at, before = 0, (0, 0)
+    for _ in range(TRIED_ELEMENTS):
+        if at + 12 > len(start):
+            return False
+        group, element = struct.unpack_from(f"{order}HH", start, at)
+        kind = start[at + 4 : at + 6]
+        if (group, element) <= before or (is_explicit and kind not in VRS):
+            return False
+        if not is_explicit or kind in LONG_VRS:
+            skipped = 12 if is_explicit else 8
+            (length,) = struct.unpack_from(f"{order}I", start, at + skipped - 4)
+        else:
+            skipped, (length,) = 8, struct.unpack_from(f"{order}H", start, at + 6)
+        if length == UNDEFINED:  # a sequence, with more elements in it
+            return before > (0, 0)
+        if length > MOST_VALUE_BYTES:
+            return False
+        if group == FILE_META:  # behind the file meta, elements may be written another way
+            return True
+        at, before = at + skipped + length, (group, element)
+    return True
+
+
+def _parsed(path: Path, tags: list[str]) -> tuple[Any, int, int]:
+    """A file's tags, and the bytes before its voxels and in all, as they are once inflated."""
+    import pydicom  # 0.15 s to import, and most data sets are no DICOM
+
+    with path.open("rb") as file:
+        is_deflated = DEFLATED.encode() in file.read(START_BYTES)
+        file.seek(0)
+        if is_deflated and (meta := _file_meta(file)).get("TransferSyntaxUID") == DEFLATED:
+            return _of_deflated(path, file, meta, tags)
+        file.seek(0)
+        header = pydicom.dcmread(
+            file, stop_before_pixels=True, specific_tags=list(tags), force=True
+        )
+        return header, file.tell(), path.stat().st_size
+
+
+def _file_meta(file: Any) -> Any:
+    """The data elements before a file's data set, which are never deflated."""
+    from pydicom.filereader import read_dataset, read_preamble
+
+    read_preamble(file, force=True)
+    return read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
+
+
+def _of_deflated(path: Path, file: Any, meta: Any, tags: list[str]) -> tuple[Any, int, int]:
+    from pydicom.filereader import read_dataset
+    from pydicom.tag import Tag
+
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    start = inflater.decompress(file.read(), MOST_HEADER_BYTES)
+    content = io.BytesIO(start)
+    wanted: Any = [Tag(tag) for tag in (*tags, "SpecificCharacterSet")]
+    at_voxels = []
+
+    def stop(tag: int, _vr: str | None, _length: int) -> bool:
+        at_voxels.append(tag >= 0x7FE00008)
+        return at_voxels[-1]
+
+    header = read_dataset(content, False, True, stop_when=stop, specific_tags=wanted)
+    header.file_meta = meta
+    _require_sane_size(path, header)
+    most = content.tell() + _voxel_bytes(header) + SLACK_BYTES
+    found = len(start)
+    while not inflater.eof and (more := inflater.decompress(inflater.unconsumed_tail, 1 << 20)):
+        found += len(more)
+        if found > most:
+            fact = f"unfolds to more than the {most:,} bytes that its header speaks of"
+            raise SourceError(path, fact, EXPORT)
+    if not inflater.eof:
+        fact = f"ends early: its deflated content breaks off after {found:,} bytes"
+        raise SourceError(path, fact, EXPORT, rule="truncated")
+    return header, content.tell(), found
+
+
+def _voxel_bytes(header: Any) -> int:
+    rows, columns = (int(header.get(tag) or 0) for tag in ("Rows", "Columns"))
+    voxels = frames_of(header) * rows * columns * int(header.get("SamplesPerPixel") or 1)
+    return voxels * int(header.get("BitsAllocated") or 16) // 8
+
+
+def _require_sane_size(path: Path, header: Any) -> None:
+    """Refuse what no scanner makes; a few MB of compressed zeros may unfold to gigabytes."""
+    rows, columns = (int(header.get(tag) or 0) for tag in ("Rows", "Columns"))
+    if rows * columns > MOST_PIXELS:
+        fact = f"states a slice of {columns:,}·{rows:,} pixels, more than any CT has"
+        raise SourceError(path, fact, EXPORT)
+
+
+def _require_all_bytes(path: Path, header: Any, header_bytes: int, found: int) -> None:
+    """Refuse a file that ends within its header, or within voxels that are not compressed."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    is_image = "Image Storage" in getattr(header.file_meta.get(SOP_CLASS), "name", "")
+    if is_image and not header.get("Rows"):
+        fact = f"ends early: {found:,} bytes hold no whole header"
+        raise SourceError(path, fact, EXPORT, rule="truncated")
+    if not header.get("Rows"):
+        return
+    _require_sane_size(path, header)
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    plain = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DEFLATED, None)
+    if syntax not in plain:
+        return  # a decoder notices by itself
+    tag_bytes = 8 if syntax in (ImplicitVRLittleEndian, None) else 12
+    needed = header_bytes + tag_bytes + _voxel_bytes(header)
+    if found < needed:
+        fact = f"ends early: {found:,} of {needed:,} bytes are there"
+        raise SourceError(path, fact, EXPORT, rule="truncated")
