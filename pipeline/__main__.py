@@ -1,4 +1,8 @@
-"""``python -m pipeline``: the list of commands."""
+"""``python -m pipeline``: the list of commands, and ``python -m pipeline <command>`` runs one."""
+
+import difflib
+import importlib
+import sys
 
 COMMANDS = {
     "phantom": "make synthetic CTs with a known liver",
@@ -13,12 +17,30 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    """Print the commands."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command that is named, as ``python -m pipeline.<command>`` does; or list them."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in COMMANDS:
+        command = importlib.import_module(f"pipeline.{name}").main
+        command(args=rest, prog_name=f"python -m pipeline.{name}")
+    elif name in ("--help", "-h", "help"):
+        _list()
+    else:
+        _refuse(name)
+
+
+def _list() -> None:
     print("usage: python -m pipeline.<command> [--help]\n")
     for name, purpose in COMMANDS.items():
         print(f"  {name:11}{purpose}")
     print("\nAll stages in their order, only what is out of date: python -m dvc repro")
+
+
+def _refuse(name: str) -> None:
+    close = difflib.get_close_matches(name, COMMANDS, 1)
+    fix = f"python -m pipeline.{close[0]}" if close else f"one of {', '.join(COMMANDS)}"
+    print(f"error: {name}: there is no such command\n  fix: {fix}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

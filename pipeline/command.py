@@ -1,8 +1,8 @@
 """What all commands share: their options, and how they end.
 
 Exit 0: done. Exit 2: a fault of data or parameters, one readable message, no traceback.
-Exit 1: a bug, with its traceback. Exit 75 (sysexits.h: try again later): training was asked to stop
-and has saved all of it.
+Exit 1: a bug, with its traceback. Exit 130: Ctrl-C; what is finished is kept. Exit 75 (sysexits.h:
+try again later): training was asked to stop and has saved all of it.
 """
 
 import errno
@@ -33,6 +33,7 @@ MACHINE_FAULTS = {
 }
 
 STOPPED = 75
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 PathType = click.Path(path_type=Path)
 params_option = click.option(
     "--params",
@@ -68,6 +69,9 @@ def command(function: Callable[..., None]) -> click.Command:
             function(*args, **kwargs)
         except DataError as error:
             _end(str(error))
+        except KeyboardInterrupt:  # click would say "Aborted!", and end as after a bug
+            click.echo("stopped; run it again to go on", err=True)
+            sys.exit(INTERRUPTED)
         except OSError as error:
             if error.errno not in MACHINE_FAULTS:
                 raise

@@ -75,8 +75,30 @@ def flags():
 
 class TestTheDevice:
     def test_a_device_that_is_none_is_refused(self):
-        with pytest.raises(ParamsError, match=r"--device: 'meta': .*\n.*use auto, cpu or cuda"):
+        with pytest.raises(ParamsError, match="--device: 'meta' is not a device that torch"):
             choose_device("meta")
+
+    @pytest.mark.parametrize("name", ["tpu9", "CPU", "cuda:x", ""])
+    def test_what_is_not_the_name_of_a_device_is_refused_without_torchs_list_of_them(self, name):
+        with pytest.raises(ParamsError) as caught:
+            choose_device(name)
+        assert caught.value.fact == f"{name!r} is not the name of a device"
+
+    @pytest.mark.skipif(torch.backends.mps.is_available(), reason="it can compute on mps")
+    @pytest.mark.parametrize("name", ["mps", "xla"])
+    def test_a_device_that_is_not_here_is_refused_in_few_words(self, name):
+        with pytest.raises(ParamsError) as caught:
+            choose_device(name)
+        assert len(caught.value.fact) < 100
+        assert "aten::" not in str(caught.value)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    @pytest.mark.parametrize("name", ["cuda", "cuda:7"])
+    def test_without_a_gpu_no_gpu_is_recommended(self, name, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+        with pytest.raises(ParamsError) as caught:
+            choose_device(name)
+        assert caught.value.fix == "use auto or cpu"
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
     def test_without_a_gpu_all_of_torchruns_processes_take_the_cpu(self, monkeypatch):

@@ -255,6 +255,14 @@ class TestAnotherRun:
         project.train(**changes)
         assert_same_run(copied, project)
 
+    def test_many_other_parameters_take_one_short_line(self, copied, caplog):
+        caplog.set_level(logging.INFO)
+        changes = {"lr": 0.001, "epochs": 1, "clip_norm": 0.5, "ema": 0.9, "weight_decay": 0.25}
+        copied.train(**changes, augmentation=HARD["augmentation"])
+        [line] = [line for line in caplog.messages if "starting afresh" in line]
+        assert "more parameters differ" in line
+        assert len(line.removeprefix(str(copied.models))) < 300
+
     def test_another_seed_starts_afresh_even_with_the_same_split(self, copied, caplog):
         caplog.set_level(logging.INFO)
         shutil.copy(copied.models / "split.json", copied.root / "mine.json")

@@ -194,8 +194,8 @@ class TestASecondOne:
         )
         is_over.set()
         thread.join()
-        assert ended.exit_code == 1
-        assert "Aborted!" in ended.output
+        assert ended.exit_code == 130
+        assert "stopped; run it again to go on" in ended.output
         assert (project.last.epoch, project.last.batch) == (0, 1)
         assert sorted(path.name for path in project.models.iterdir()) == ["last.pt", "split.json"]
 

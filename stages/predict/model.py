@@ -132,8 +132,8 @@ def _device_of_bundles(name: str) -> torch.device:
     try:
         return torch.device("cpu" if name == "auto" else name)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ParamsError("--device", f"{name!r}: {reason}", "use auto, cpu or cuda") from error
+        fact = f"{name!r} is not the name of a device"
+        raise ParamsError("--device", fact, "use auto, cpu or cuda") from error
 
 
 def _require_alike(first: tuple[Path, Model], other: tuple[Path, Model]) -> None:

@@ -44,11 +44,33 @@ def choose_device(name: str) -> torch.device:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise _unusable(name, "is not the name of a device") from error
+    try:
         torch.zeros(1, device=device).item()  # "meta" makes tensors too, but without values
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise ParamsError("--device", f"{name!r}: {reason}", "use auto, cpu or cuda") from error
+        raise _unusable(name, _why_not(device, error)) from error
     return device
+
+
+def _unusable(name: str, fact: str) -> ParamsError:
+    has_gpu = torch.cuda.is_available()
+    fix = "use auto, cpu or cuda" if has_gpu else "use auto or cpu"
+    if name.startswith("cuda") and not has_gpu and has_unused_gpu():
+        fix += "; how to get a torch for the GPU stands in the README's installation section"
+    return ParamsError("--device", f"{name!r} {fact}", fix)
+
+
+def _why_not(device: torch.device, error: Exception) -> str:
+    """Why torch cannot compute there; of other devices than GPUs, its words are for its authors."""
+    if device.type != "cuda":
+        return f"is not a device that torch {torch.__version__} can compute on here"
+    count = torch.cuda.device_count()
+    if not torch.cuda.is_available():
+        return f"is a GPU, and torch {torch.__version__} has none it can use here"
+    if device.index is not None and device.index >= count:
+        return f"is not there: the GPUs are numbered from 0 to {count - 1}"
+    return f"cannot be used: {str(error).partition(chr(10))[0]}"
 
 
 def has_unused_gpu() -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from cache.errors import ModelError
 from cache.manifest import Manifest
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stages.train.checkpoints.differing import differing
 from stages.train.checkpoints.keep import BEST, LAST, PREVIOUS
 from stages.train.params import TrainParams
 from stages.train.split import Split
@@ -101,12 +102,11 @@ def _with_best(models: Path, last: Checkpoint) -> Checkpoint:
 
 def _differences(last: Checkpoint, start: Checkpoint) -> list[str]:
     """What sets two runs apart, in words."""
-    names = sorted((last.train.keys() | start.train.keys()) - WITHOUT_EFFECT)
-    found = [
-        f"train.{name} was {last.train.get(name)}, is {start.train.get(name)}"
-        for name in names
-        if last.train.get(name) != start.train.get(name)
-    ]
+    then, now = (
+        {name: value for name, value in one.train.items() if name not in WITHOUT_EFFECT}
+        for one in (last, start)
+    )
+    found = differing(then, now, "train")
     if last.seed != start.seed:
         found.append(f"seed was {last.seed}, is {start.seed}")
     if last.data_digest != start.data_digest:
