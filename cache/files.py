@@ -72,6 +72,14 @@ def remove_partials(folder: Path) -> None:
         remove(scrap)
 
 
+def second_name(path: Path, other: Path) -> None:
+    """Let a file also be found under another name, by a link, or a copy where there are none."""
+    try:
+        other.hardlink_to(path)
+    except OSError:  # a file system without links, or one that refuses those to others' files
+        shutil.copyfile(path, other)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON a person can read, whole or not at all; NaN is refused."""
     write_text(path, json_text(value))

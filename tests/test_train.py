@@ -186,7 +186,9 @@ class TestWhatIsRead:
         split = json.loads((trained.models / "split.json").read_text(encoding="utf-8"))
         victim = split["train"][0]
         shutil.rmtree(project.cases / f"{victim}.zarr" / "image")
-        assert f"case {victim} is damaged: its image cannot be read" in project.refused()
+        message = project.refused()
+        assert f"case {victim} is damaged" in message
+        assert "image" in message
 
     def test_a_store_without_a_manifest_is_refused(self, project, tmp_path):
         message = Project(project.root, tmp_path / "nowhere").refused()
@@ -202,7 +204,7 @@ class TestRefusals:
 
     def test_a_diverged_epoch_is_not_saved_but_the_batch_is_kept(self, project):
         project.refused(lr=1e30, hu_window=None, epochs=1)
-        assert sorted(all_files(project.models)) == ["split.json"]
+        assert all_files(project.models) == {}
         loss, _ = replayed(project.curves / "nonfinite.pt")
         assert math.isnan(loss)
 

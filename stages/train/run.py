@@ -10,11 +10,14 @@ from cache.errors import ParamsError, StoreError
 from cache.grid import Triple, triple
 from cache.manifest import Manifest
 from cache.reader import CaseStore
+from stages.train.alone import only_training
 from stages.train.build import Work, build_trainer
 from stages.train.checkpoints.begin import beginning
 from stages.train.checkpoints.checkpoint import Checkpoint
+from stages.train.checkpoints.earlier import SPLIT
 from stages.train.checkpoints.keep import Keeper
 from stages.train.checkpoints.resume import resumed, run_key
+from stages.train.choose_split import chosen_split
 from stages.train.device import require_sound_gradients, settings
 from stages.train.loader.open import advice, open_loader
 from stages.train.loop import Run, is_finished, steps_per_epoch, train
@@ -22,7 +25,7 @@ from stages.train.memory import require_memory
 from stages.train.params import TrainParams
 from stages.train.plan import Plan
 from stages.train.ranks import Ranks, everyones, of_first
-from stages.train.split import Split, read_split, split_patients, write_split
+from stages.train.split import Split, write_split
 from stages.train.stop import Stop
 from stages.train.validate import Validation
 from stages.train.watch.report import Reporter
@@ -84,11 +87,20 @@ def run(
     Raises:
         StoreError: there is no prepared data, or it is damaged.
         ParamsError: the split, the precision, the residency or the memory does not allow it.
-        ModelError: the loss diverged, or ``resume`` finds nothing to resume.
+        ModelError: the loss diverged, ``resume`` finds nothing to resume, or another training is
+            writing to the folder.
         Stopped: somebody asked to stop; all of it is saved.
     """
+    with only_training(places.models, process.ranks):
+        return _run(places, params, seed=seed, split_file=split_file, process=process)
+
+
+def _run(
+    places: Places, params: TrainParams, *, seed: int, split_file: Path | None, process: Process
+) -> Checkpoint:
+    """What ``run`` does once no other writes there."""
     store = CaseStore(places.cases, decoded_bytes=0)  # validation reads each chunk once
-    split = _split(store.manifest, params, seed, split_file)
+    split = chosen_split(store.manifest, params, seed, split_file)
     plan = _plan(store, split, params, seed)
     require_sound_gradients(params, process.device)
     require_memory(params, _largest(plan.shapes_zyx), process.device, process.ranks)
@@ -107,9 +119,10 @@ def run(
         run_key=state.run_key,
         params=state.train,
     )
-    # only now: a refused --resume must leave the split that belongs to the models beside it
-    if process.ranks.rank == 0:
-        write_split(places.models / "split.json", split)
+    is_fresh = state.epoch == 0 and state.batch == 0
+    # of a fresh run the keeper writes it: until then, the models beside it are another run's
+    if process.ranks.rank == 0 and not is_fresh:
+        write_split(places.models / SPLIT, split)
     with trackers:
         reporter = Reporter(places.curves, trackers, process.ranks)
         reporter.begin(state)
@@ -199,40 +212,6 @@ def _require_same(params: TrainParams, seed: int, manifest: Manifest, ranks: Ran
     if any(one != seen[0] for one in seen):
         fact = "the processes do not have the same parameters and prepared data"
         raise ParamsError("--params, --cases", fact, "give all machines the same files")
-
-
-def _split(manifest: Manifest, params: TrainParams, seed: int, split_file: Path | None) -> Split:
-    patients = {entry.patient_id for entry in manifest.cases.values()}
-    if split_file is not None:
-        if params.folds is not None:
-            fact = f"is {params.folds}, but data.split_file names the split"
-            raise ParamsError("train.folds", fact, "set one of the two to null")
-        split = read_split(split_file, patients)
-        _tell_strangers(split, patients, split_file)
-        return split
-    split = split_patients(
-        patients,
-        seed=seed,
-        validation_share=params.validation_share,
-        test_share=params.test_share,
-        folds=params.folds,
-        fold=params.fold,
-    )
-    for role, share in (("validation", params.validation_share), ("test", params.test_share)):
-        if share > 0 and not getattr(split, role):
-            LOG.warning("%d patients are too few to set any apart for %s", len(patients), role)
-    return split
-
-
-def _tell_strangers(split: Split, patients: set[str], split_file: Path) -> None:
-    """Warn of names that a split file and the store do not share: one may be a slip."""
-    named = {*split.train, *split.validation, *split.test}
-    for fact, names in (
-        ("names patients that the store has not", named - patients),
-        ("leaves patients of the store out; evaluate counts them as test", patients - named),
-    ):
-        if names:
-            LOG.warning("%s %s: %s", split_file, fact, ", ".join(sorted(names)[:10]))
 
 
 def _plan(store: CaseStore, split: Split, params: TrainParams, seed: int) -> Plan:

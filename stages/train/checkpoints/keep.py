@@ -5,17 +5,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from stages.train.checkpoints.checkpoint import (
-    Checkpoint,
-    Row,
-    cpu_state,
-    is_checkpoint,
-    save_checkpoint,
-)
+from cache.files import write_json
+from stages.train.checkpoints.checkpoint import Checkpoint, Row, cpu_state, save_checkpoint
+from stages.train.checkpoints.earlier import BEST, LAST, PREVIOUS, SPLIT, put_aside
 from stages.train.step import Trainer
-
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
-NOTEBOOK_NAMES = "*_trainIOU_*_testIOU_*.pth"
 
 
 class Keeper:
@@ -48,7 +41,7 @@ class Keeper:
         """
         if not self._is_writer:
             return
-        self._forget_another_run()
+        self._begin(state)
         save_checkpoint(self._models / LAST, self._full(state), previous=self._models / PREVIOUS)
         self._saved = time.monotonic()
 
@@ -60,7 +53,7 @@ class Keeper:
         """
         if not self._is_writer:
             return
-        self._forget_another_run()
+        self._begin(state)
         row = state.history[-1]
         # last.pt comes last: a crash before it repeats the epoch and writes the same files again
         if _is_best(state):
@@ -81,16 +74,12 @@ class Keeper:
             scaler=self._trainer.scaler.state_dict() if self._trainer.scaler else {},
         )
 
-    def _forget_another_run(self) -> None:
-        """Before a fresh run's first file: what it will not replace would be taken for its own.
-
-        The notebook's own files have the same names, and are nobody's to delete.
-        """
+    def _begin(self, state: Checkpoint) -> None:
+        """Before a fresh run's first file: put aside what another run left, and say who trains."""
         if not self._is_fresh:
             return
-        kept = [path for path in self._models.glob(NOTEBOOK_NAMES) if is_checkpoint(path)]
-        for stale in (self._models / LAST, self._models / PREVIOUS, *kept):
-            stale.unlink(missing_ok=True)
+        put_aside(self._models)
+        write_json(self._models / SPLIT, state.split)
         self._is_fresh = False
 
 

@@ -10,7 +10,7 @@ from cache.errors import ModelError
 from cache.manifest import Manifest
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stages.train.checkpoints.differing import differing
-from stages.train.checkpoints.keep import BEST, LAST, PREVIOUS
+from stages.train.checkpoints.earlier import BEST, LAST, PREVIOUS, bring_back
 from stages.train.params import TrainParams
 from stages.train.split import Split
 
@@ -39,6 +39,8 @@ def run_key(
 def resumed(models: Path, start: Checkpoint, *, resume: bool) -> Checkpoint:
     """The checkpoint to go on from: the last whole one of the same run, else the start.
 
+    A run that was put aside for another one since is moved back.
+
     Args:
         models: folder of ``last.pt``, ``previous.pt`` and ``best.pt``.
         start: the run at its beginning.
@@ -47,9 +49,11 @@ def resumed(models: Path, start: Checkpoint, *, resume: bool) -> Checkpoint:
     Raises:
         ModelError: ``resume``, and there is nothing to go on from, or it is of another run.
     """
-    last = _last_whole(models, start, resume=resume)
+    last, faults = _last_whole(models, start)
+    if last is None or last.run_key != start.run_key:
+        last = bring_back(models, start.run_key) or last
     if last is None:
-        return start
+        return _afresh(models, start, faults, resume=resume)
     if last.run_key != start.run_key:
         differences = ", ".join(_differences(last, start))
         if resume:
@@ -62,14 +66,10 @@ def resumed(models: Path, start: Checkpoint, *, resume: bool) -> Checkpoint:
     return _with_best(models, last)
 
 
-def _last_whole(models: Path, start: Checkpoint, *, resume: bool) -> Checkpoint | None:
-    """``last.pt``, or ``previous.pt`` where that is damaged; None if there is neither."""
-    paths = [path for path in (models / LAST, models / PREVIOUS) if path.is_file()]
-    if not paths and resume:
-        fix = "leave --resume out to start"
-        raise ModelError(models / LAST, "there is nothing to resume", fix)
-    faults = []
-    for path in paths:
+def _last_whole(models: Path, start: Checkpoint) -> tuple[Checkpoint | None, list[ModelError]]:
+    """``last.pt``, or where that is damaged, this run's ``previous.pt``; and what is damaged."""
+    faults: list[ModelError] = []
+    for path in [path for path in (models / LAST, models / PREVIOUS) if path.is_file()]:
         try:
             found = load_checkpoint(path)
         except ModelError as error:
@@ -78,12 +78,20 @@ def _last_whole(models: Path, start: Checkpoint, *, resume: bool) -> Checkpoint 
         if faults and found.run_key == start.run_key:
             LOG.warning("%s; going on from %s, the one before it", faults[0], path)
         if not faults or found.run_key == start.run_key:
-            return found
-    if faults and resume:
-        raise faults[0]
+            return found, faults
+    return None, faults
+
+
+def _afresh(
+    models: Path, start: Checkpoint, faults: list[ModelError], *, resume: bool
+) -> Checkpoint:
+    """The start, where there is nothing to go on from; with ``resume``, a refusal."""
+    if resume:
+        fix = "leave --resume out to start"
+        raise (faults or [ModelError(models / LAST, "there is nothing to resume", fix)])[0]
     if faults:
         LOG.warning("%s; starting afresh", faults[0])
-    return None
+    return start
 
 
 def _with_best(models: Path, last: Checkpoint) -> Checkpoint:
