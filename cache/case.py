@@ -1,6 +1,6 @@
 """The nouns of the store: what is known of a case, a case ready to be written, a patch of one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -37,6 +37,7 @@ class CaseInfo:
         params: the parameters the case was prepared with.
         findings: what was odd about the sources: rule, role ("ct" or "label"), fact, fix, and
             whether it was mended ("fixed").
+        label_counts: every value of the label: value, name, voxels, ml, and what it is taken for.
     """
 
     case_id: str
@@ -51,6 +52,7 @@ class CaseInfo:
     ct_digest: str
     params: dict[str, Any]
     findings: list[dict[str, Any]]
+    label_counts: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, strings and numbers, for JSON."""
@@ -68,11 +70,14 @@ class CaseInfo:
             "ct_digest": self.ct_digest,
             "params": self.params,
             "findings": self.findings,
+            "label_counts": self.label_counts,
         }
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """The inverse of ``to_dict``; the format version is the reader's business."""
+        # stores of before have no counts
+        fields = {"label_counts": [], **fields}
         values = {name: fields[name] for name in cls.__dataclass_fields__}
         values["source_grid"] = Grid.from_dict(fields["source_grid"])
         values["prepared_grid"] = Grid.from_dict(fields["prepared_grid"])

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Entry:
         ct_digest: SHA-256 of the CT's voxels.
         findings: what was odd about the sources, as in ``CaseInfo``.
         files: every file of the case, by its path from the store's root, with forward slashes.
+        label_counts: every value of the label, as in ``CaseInfo``.
     """
 
     case_id: str
@@ -53,6 +54,7 @@ class Entry:
     ct_digest: str
     findings: list[dict[str, Any]]
     files: dict[str, StoredFile]
+    label_counts: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def entry_of(info: CaseInfo, root: Path, path: Path) -> Entry:
         info.ct_digest,
         info.findings,
         file_digests(root, path),
+        info.label_counts,
     )
 
 

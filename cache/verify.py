@@ -26,6 +26,7 @@ SAME_IN_BOTH = (
     "liver_ml",
     "ct_digest",
     "findings",
+    "label_counts",
 )  # manifest and case
 
 

@@ -103,6 +103,12 @@ class TestProblemsPage:
         for problem in of_a_run["problems"]:
             assert set(problem) == {row[0] for row in rows["field"]}
 
+    def test_it_describes_all_that_is_counted_of_a_label(self, page, example, of_a_run):
+        described = {row[0] for row in tables(page("problems.md"))["of a value"]}
+        for counted in (*of_a_run["labels"].values(), *example["labels"].values()):
+            assert [set(one) for one in counted] == [described] * len(counted)
+        assert set(of_a_run["labels"]) == {"1", "2"}  # of a case that is left out, too
+
     def test_its_example_is_of_the_shape_of_a_real_file(self, example, of_a_run):
         assert set(example) == set(of_a_run)
         assert example["schema_version"] == of_a_run["schema_version"] == SCHEMA_VERSION

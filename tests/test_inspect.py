@@ -10,12 +10,7 @@ from cache.errors import SourceError
 from cache.grid import Grid
 from conftest import BODY, CASE_SHAPE_ZYX, CASE_SPACING_XYZ_MM, LIVER, body_hu, liver_label
 from stages.preprocess.files import CaseFiles
-from stages.preprocess.inspect import (
-    binarize,
-    ct_to_predict,
-    inspect_case,
-    values_of,
-)
+from stages.preprocess.inspect import ct_to_predict, inspect_case
 from stages.preprocess.ledger import Ledger, finding_of
 from stages.preprocess.place import on_the_ct
 from stages.preprocess.problems import Finding
@@ -401,13 +396,66 @@ class TestLiver:
         files = named(write_case(label=organs()), names)
         assert inspect(files, ["liver"]) == (None, {"label_names": "skipped"})
 
-    def test_many_organs_taken_for_liver_are_told(self, write_case, facts_of):
+    def test_many_organs_taken_for_liver_keep_a_case_out(self, write_case, facts_of):
         label = organs()
         label[0, 0, :3] = [2, 3, 4]
         files = write_case(label=label)
-        fact = facts_of(files)["label_values"]
+        fact = facts_of(files)["many_values"]
         assert fact == "has 5 values above 0 (1, 2, 3, 4, 6), all taken for liver"
-        assert "label_values" not in facts_of(files, [6])
+        assert "many_values" not in facts_of(files, [6])
+
+    def test_an_organ_that_the_data_set_names_is_never_liver_and_told(self, write_case, facts_of):
+        files = named(write_case(label=organs()), {"spleen": (1,), "liver": (6,)})
+        fact = facts_of(files)["other_organs"]
+        assert fact.startswith("names spleen (144 voxels), which is not taken for liver")
+
+    def test_with_any_value_the_liver_is_what_no_name_gives_to_another_organ(
+        self, write_case, inspect
+    ):
+        files = named(write_case(label=organs()), {"spleen": (1,), "liver": (6,)})
+        inspected, severities = inspect(files)
+        assert severities == {"other_organs": "warning"}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_a_value_that_the_data_set_does_not_declare_is_told_and_never_liver(
+        self, write_case, inspect
+    ):
+        files = named(write_case(label=organs()), {"background": (0,), "liver": (6,)})
+        inspected, severities = inspect(files)
+        assert severities == {"label_values": "warning"}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+        asked_for, _ = inspect(files, [1, 6])
+        assert asked_for.mask.sum() == (organs() > 0).sum()
+
+    def test_255_beside_other_values_is_told_and_never_liver_unless_asked_for(
+        self, write_case, inspect
+    ):
+        label = liver_label()
+        label[ORGAN] = 255
+        inspected, severities = inspect(write_case(label=label))
+        assert severities == {"label_values": "warning"}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+        asked_for, _ = inspect(write_case(label=label), [1, 255])
+        assert asked_for.mask.sum() == (label > 0).sum()
+
+    def test_255_alone_is_liver(self, write_case, inspect):
+        inspected, severities = inspect(write_case(label=255 * liver_label()))
+        assert severities == {}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    @pytest.mark.parametrize("wanted", ["any", [1, 6], ["liver"], ["liver", "ignore"]])
+    def test_voxels_to_ignore_keep_a_case_out_or_are_background_but_never_liver(
+        self, write_case, inspect, wanted
+    ):
+        files = named(write_case(label=organs()), {"liver": (6,), "ignore": (1,)})
+        assert inspect(files, wanted) == (None, {"ignore_label": "skipped"})
+        inspected, severities = inspect(files, wanted, ignore_label="warn")
+        assert severities == {"ignore_label": "warning"}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_an_ignore_label_that_does_not_occur_is_no_matter(self, write_case, inspect):
+        files = named(write_case(label=organs()), {"spleen": (1,), "liver": (6,), "ignore": (2,)})
+        assert inspect(files, ["liver"])[1] == {}
 
     def test_no_liver_among_the_values_wanted_is_told_with_those_there(self, write_case, facts_of):
         fact = facts_of(write_case(label=organs()), [9])["liver_empty"]
@@ -459,11 +507,11 @@ class TestLiver:
         expected[6, 6:8, 12:14] = 1
         np.testing.assert_array_equal(inspect(segmentation, ["liver"])[0].mask, expected)
 
-    def test_any_takes_all_structures_of_all_layers(self, segmentation, inspect):
+    def test_any_takes_all_structures_of_all_layers_but_other_organs(self, segmentation, inspect):
         expected = liver_label()
         expected[6, 6:8, 12:14] = 1
-        expected[ORGAN] = 1
-        inspected, _ = inspect(segmentation, "any")
+        inspected, severities = inspect(segmentation, "any")
+        assert severities == {"other_organs": "warning"}
         np.testing.assert_array_equal(inspected.mask, expected)
 
     def test_a_number_is_looked_for_in_every_layer(self, segmentation, inspect):
@@ -477,49 +525,49 @@ class TestLiver:
         np.testing.assert_array_equal(inspect(files, ["liver"])[0].mask, liver_label())
 
 
-class TestBinarizing:
-    LABEL_MAP = np.array([0, 1, 2, 5, 255, -1])
+class TestCounts:
+    @pytest.fixture
+    def counts_of(self, rules):
+        """Every value of a case's label as it goes to problems.json."""
 
-    def test_none_takes_all_values_above_zero(self):
-        np.testing.assert_array_equal(binarize(self.LABEL_MAP, None), [0, 1, 1, 1, 1, 0])
+        def run(files, liver_values="any"):
+            ledger = Ledger(files.case_id, rules())
+            inspect_case(files, liver_values, ledger)
+            return ledger.label_counts
 
-    def test_a_list_takes_the_listed_values_alone(self):
-        np.testing.assert_array_equal(binarize(self.LABEL_MAP, [2, 255]), [0, 0, 1, 0, 1, 0])
+        return run
 
-    @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.float32, np.float64])
-    @pytest.mark.parametrize("values", [[2], [2, 7]])
-    def test_the_mask_is_uint8_whatever_the_labels_type(self, dtype, values):
-        mask = binarize(np.array([0, 1, 2], dtype), values)
-        np.testing.assert_array_equal(mask, [0, 0, 1])
-        assert mask.dtype == np.uint8
+    def test_every_value_is_counted_in_voxels_and_millilitres(self, write_case, counts_of):
+        files = named(write_case(label=organs()), {"liver": (6,)})
+        counts = counts_of(files)
+        assert [(one["value"], one["name"], one["use"]) for one in counts] == [
+            (0, "", "background"),
+            (1, "", "undeclared"),
+            (6, "liver", "liver"),
+        ]
+        assert [one["voxels"] for one in counts] == [14 * 18 * 20 - 144 - 333, 144, 333]
+        # of 9·10·11 mm
+        assert counts[2]["ml"] == pytest.approx(333 * 0.99)
 
+    def test_the_values_of_a_case_that_is_left_out_are_counted_too(self, write_case, counts_of):
+        counts = counts_of(write_case(label=organs()), [9])
+        assert [(one["value"], one["use"]) for one in counts] == [
+            (0, "background"),
+            (1, "other"),
+            (6, "other"),
+        ]
 
-class TestValues:
-    @pytest.mark.parametrize(
-        ("values", "dtype"),
-        [
-            ([0], np.uint8),
-            ([0, 1], np.uint8),
-            ([0, 1, 63, 255], np.uint8),
-            ([-7, -1, 0, 2], np.int16),
-            ([-128, 127], np.int8),
-            ([-32768, 0, 32767], np.int16),
-            ([0, 4096], np.uint16),
-            ([0, 4097], np.uint16),
-            ([5, 2**31, 2**32 - 1], np.uint32),
-            ([2**63, 2**63 + 2, 2**63 + 5], np.uint64),
-            ([-3, 0, 1, 2], np.float32),
-            ([0, 70_000], np.float64),
-        ],
-    )
-    def test_all_values_that_occur_are_found_ascending(self, values, dtype):
-        label_map = np.resize(np.array(values[::-1], dtype), (4, 5, 6))
-        assert values_of(label_map) == values
+    def test_a_label_that_lost_its_geometry_is_counted_in_the_cts_millilitres(
+        self, write_case, counts_of
+    ):
+        lost = {"spacing_xyz_mm": (1.0, 1.0, 1.0), "origin_xyz_mm": (0.0, 0.0, 0.0)}
+        counts = counts_of(rewrite_label(write_case(), liver_label(), **lost))
+        assert counts[1]["ml"] == pytest.approx(333 * 0.99)
 
-    def test_values_of_layers_are_found_together(self):
-        layers = np.zeros((3, 4, 5, 2), np.uint8)
-        layers[1, 2, 3, 1], layers[2, 2, 3, 0] = 9, 4
-        assert values_of(layers) == [0, 4, 9]
+    def test_lengths_that_nobody_knows_give_no_millilitres(self, write_case, counts_of):
+        lost = {"spacing_xyz_mm": (1.0, 1.0, 1.0), "origin_xyz_mm": (0.0, 0.0, 0.0)}
+        counts = counts_of(rewrite_label(write_case(), liver_label()[1:], **lost))
+        assert [one["ml"] for one in counts] == [None, None]
 
 
 class TestPredicting:

@@ -228,7 +228,7 @@ class TestProblems:
     def test_it_has_a_version_counts_and_one_entry_each(self, preprocess, messy, store):
         preprocess(messy, changes=self.MESSY)
         told = json.loads((store.parent / "problems.json").read_text(encoding="utf-8"))
-        assert sorted(told) == ["counts", "problems", "schema_version"]
+        assert sorted(told) == ["counts", "labels", "problems", "schema_version"]
         assert told["schema_version"] == 1
         keys = {"severity", "rule", "case_id", "path", "fact", "fix"}
         assert all(set(problem) == keys for problem in told["problems"])

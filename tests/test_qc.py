@@ -3,6 +3,7 @@
 import io
 import re
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,17 @@ def test_the_slice_shown_holds_the_median_of_the_livers_voxels(voxels_of_slices,
 
 
 class TestPage:
+    def test_a_card_counts_every_value_of_the_label_but_the_background(self, page):
+        counted = [
+            {"value": 0, "name": "", "voxels": 9, "ml": 1.0, "use": "background"},
+            {"value": 1, "name": "liver", "voxels": 6789, "ml": 732.4, "use": "liver"},
+            {"value": 5, "name": "", "voxels": 75, "ml": None, "use": "undeclared"},
+        ]
+        text = text_of(page([replace(card(), label_counts=counted)]))
+        assert "1 liver: 6,789 voxels, 732 ml, liver" in text
+        assert "5: 75 voxels, not declared, not liver" in text
+        assert "0: 9 voxels" not in text
+
     def test_a_case_shows_its_picture_its_liver_and_its_grid(self, page):
         html = page([card("torso", patient_id="Ada", picture=b"some jpeg")])
         assert "data:image/jpeg;base64,c29tZSBqcGVn" in html

@@ -10,7 +10,7 @@ import pytest
 from cache.grid import Grid
 from stages.preprocess.policy import OTHER_FILES, RulesParams
 from stages.preprocess.problems import Finding, Problem
-from stages.preprocess.rules import ct, dataset, geometry, header, label, scale, series
+from stages.preprocess.rules import ct, dataset, geometry, header, label, organs, scale, series
 
 FILE = Path("src/case.nii.gz")
 STAGE = Path(__file__).parent.parent / "stages" / "preprocess"
@@ -406,45 +406,61 @@ class TestLabel:
         assert found.rule == "label_integers"
         assert not found.fixable
 
-    @pytest.mark.parametrize(
-        ("values", "liver_values"),
-        [([0, 1], None), ([0, 1, 2, 3], None), ([0, 255], None), ([0, 1, 2, 3, 4, 5], [1])],
-    )
-    def test_values_that_can_be_a_liver_pass(self, values, liver_values):
-        assert label.label_values(FILE, values, liver_values) is None
+    def test_values_that_can_all_be_told_pass(self):
+        assert label.label_values(FILE) is None
 
     @pytest.mark.parametrize(
-        ("values", "fact"),
+        ("what", "fact"),
         [
-            ([-1, 0, 1], "has negative values (-1)"),
-            ([0, 1, 255], "has 255 beside other values, which often means: not looked at"),
-            ([0, 1, 2, 3, 4], "has 4 values above 0 (1, 2, 3, 4), all taken for liver"),
+            ({"negative": [-1]}, "has negative values (-1)"),
+            (
+                {"unseen": 1234},
+                "has 255 (1,234 voxels) beside other values, which often means: not looked at; "
+                "not taken for liver",
+            ),
+            (
+                {"undeclared": {5: 75, 7: 1}},
+                "has 5 (75 voxels), 7 (1 voxels), which the data set does not name: "
+                "not taken for liver",
+            ),
         ],
     )
-    def test_values_that_say_more_than_liver_are_told(self, values, fact):
-        found = label.label_values(FILE, values, None)
+    def test_values_that_say_no_liver_are_told_with_their_voxels(self, what, fact):
+        found = label.label_values(FILE, **what)
         assert found.fact == fact
         assert not found.fixable
 
-    def test_many_structures_in_layers_are_told_though_they_share_a_value(self):
-        four = ("liver", "spleen", "left kidney", "right kidney")
-        fact = label.label_values(FILE, [0, 1], None, four).fact
-        assert fact == f"has 4 structures ({', '.join(four)}), all taken for liver"
-        assert label.label_values(FILE, [0, 1], None, four[:3]) is None
-        assert label.label_values(FILE, [0, 1], [1], four) is None
+    def test_all_that_is_odd_about_values_stands_in_one_line(self):
+        fact = label.label_values(FILE, negative=[-3], undeclared={5: 1}, unseen=1).fact
+        assert fact.startswith("has negative values (-3); has 5 (1 voxels), which")
+        assert "; has 255 (1 voxels)" in fact
 
-    def test_many_values_are_cut_off(self):
-        fact = label.label_values(FILE, range(30), None).fact
+    def test_three_values_can_all_be_a_liver_and_four_are_told(self):
+        assert label.many_values(FILE, [1, 2, 3]) is None
+        fact = label.many_values(FILE, [1, 2, 3, 4]).fact
+        assert fact == "has 4 values above 0 (1, 2, 3, 4), all taken for liver"
+
+    def test_a_list_of_many_values_is_cut_off(self):
+        fact = label.many_values(FILE, range(1, 30)).fact
         assert "has 29 values above 0 (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …)" in fact
 
-    def test_all_that_is_odd_about_values_stands_in_one_line(self):
-        fact = label.label_values(FILE, [-3, 0, 1, 2, 3, 255], None).fact
-        assert fact.count(";") == 2
+    def test_other_organs_are_told_with_their_names_and_voxels(self):
+        assert label.other_organs(FILE, {}) is None
+        fact = label.other_organs(FILE, {"spleen": 1234, "left kidney": 5}).fact
+        assert fact.startswith("names spleen (1,234 voxels), left kidney (5 voxels), which is not")
+
+    def test_an_ignore_label_is_told_with_its_voxels_where_there_are_any(self):
+        assert label.ignore_label(FILE, "", 0) is None
+        fact = label.ignore_label(FILE, "2: ignore", 1234).fact
+        assert fact.startswith("has 1,234 voxels of the data set's ignore label (2: ignore)")
 
     def test_one_voxel_is_a_liver(self):
-        assert label.liver_empty(FILE, np.uint8([0, 1]), [0, 1], None) is None
+        assert label.liver_empty(FILE, np.uint8([0, 1]), [0, 1], "any") is None
 
-    @pytest.mark.parametrize(("wanted", "said"), [(None, "above 0"), ([1, 6], "among 1, 6")])
+    @pytest.mark.parametrize(
+        ("wanted", "said"),
+        [("any", "above 0 is liver"), ([1, 6], "among 1, 6"), (["liver"], "among liver")],
+    )
     def test_no_liver_is_told_with_the_values_that_are_there(self, wanted, said):
         found = label.liver_empty(FILE, np.zeros(4, np.uint8), [-1, 0], wanted)
         assert found.fact == f"has no liver: no value {said} (its values: -1, 0)"
@@ -566,6 +582,38 @@ class TestLabelAndCt:
     def test_a_voxel_left_by_the_crop_is_enough(self):
         assert label.liver_cropped_away(FILE, np.uint8([[[0, 1]]])) is None
         assert label.liver_cropped_away(FILE, np.uint8([[[0, 0]]])).rule == "liver_cropped_away"
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("spleen", "Spleen", "left kidney", "kidney_tumour", "portal_vein_and_splenic_vein"),
+            *("vertebrae_L1", "lung upper lobe", "gallbladder", "Milz", "rib_left_1", "body"),
+        ],
+    )
+    def test_a_name_of_another_organ_is_no_part_of_a_liver(self, name):
+        assert organs.is_other_organ(name)
+        assert not organs.is_liver_part(name)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("liver", "Liver_1", "hepatic vessel", "liver tumour", "cancer", "Leber", "tumor"),
+            *("portal vein", "liver_segment_4", "caudate lobe"),
+        ],
+    )
+    def test_the_liver_and_what_is_in_it_is_no_other_organ(self, name):
+        assert not organs.is_other_organ(name)
+        assert organs.is_liver_part(name)
+
+    @pytest.mark.parametrize("name", ["", "1", "mask", "class_7", "Segment_1", "organ", "rateau"])
+    def test_a_name_that_says_nothing_is_neither(self, name):
+        assert not organs.is_other_organ(name)
+
+    @pytest.mark.parametrize(("name", "is_ignored"), [("ignore", 1), ("Ignore", 1), ("liver", 0)])
+    def test_an_ignore_label_is_known_by_its_name(self, name, is_ignored):
+        assert organs.is_ignored(name) == bool(is_ignored)
 
 
 class TestDataSet:

@@ -21,7 +21,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache.case import AIR_HU, FORMAT_VERSION, Patch
+from cache.case import AIR_HU, FORMAT_VERSION, CaseInfo, Patch
 from cache.errors import StoreError
 from cache.files import PARTIAL, remove, remove_partials, replacing, write_json
 from cache.formats import backend_of, backends
@@ -232,6 +232,13 @@ class TestCaseStore:
         store = CaseStore(write_store(cases, format=backend.name))
         for case in cases + cases[:3]:
             np.testing.assert_array_equal(store.image(case.info.case_id), case.volume)
+
+
+class TestOlderStores:
+    def test_a_case_written_before_labels_were_counted_is_read(self, prepared_case):
+        fields = prepared_case().info.to_dict()
+        del fields["label_counts"]
+        assert CaseInfo.from_dict(fields).label_counts == []
 
 
 class TestWriting:

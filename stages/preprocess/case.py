@@ -86,11 +86,13 @@ def _kept_or_prepared(job: Job) -> Outcome:
     if cut is not None:
         ledger.note(liver_cropped_away(job.files.label, cut[1]))
     if inspected is None or cut is None or ledger.is_out:
-        return Outcome(job.files, ledger.problems, learned=quiet(origin.known))
+        left_out = Outcome(job.files, ledger.problems, learned=quiet(origin.known))
+        return replace(left_out, label_counts=ledger.label_counts)
     info = _info(job, ledger, inspected, cut[0], key=key, digests=origin.digests(job.files))
     outcome = _checked(job, cut, info) if job.check_only else _stored(job, inspected, cut, info)
     learned = quiet(origin.known) | outcome.learned
-    return replace(outcome, problems=ledger.problems, learned=learned)
+    counts = ledger.label_counts
+    return replace(outcome, problems=ledger.problems, learned=learned, label_counts=counts)
 
 
 def _checked(job: Job, cut: tuple[Cut, Mask], info: CaseInfo) -> Outcome:
@@ -143,6 +145,7 @@ def _info(
         ct_digest=voxel_digest(inspected.hu),
         params=job.params.model_dump(mode="json"),
         findings=[finding_to_dict(finding, job) for finding in ledger.findings],
+        label_counts=ledger.label_counts,
     )
 
 

@@ -1,17 +1,16 @@
 """Reading a case and holding it against every rule, before anything is made of it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.case import Mask, Volume
-from stages.preprocess.files import CaseFiles, LabelNames
+from stages.preprocess.files import CaseFiles
 from stages.preprocess.ledger import Ledger
-from stages.preprocess.place import place
+from stages.preprocess.place import label_voxel_ml, place
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.read import (
     SourceVolume,
@@ -23,12 +22,11 @@ from stages.preprocess.reading.read import (
 from stages.preprocess.rules import ct as ct_rules
 from stages.preprocess.rules import header, scale
 from stages.preprocess.rules import label as label_rules
+from stages.preprocess.rules.organs import is_liver_part
 from stages.preprocess.rules.series import NEVER_PREDICTED
+from stages.preprocess.values import Counted, LiverValues, account, liver_of
 
-LiverValues = Literal["any"] | list[int] | list[str]
-FEW_VALUES = 8
 OF_THE_GRID = ("spacing_plausible", "identity_affine")  # judged once it is known which one counts
-MOST_VALUES = 4096  # that integers of a label may span to be counted in a table
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,11 @@ def inspect_case(files: CaseFiles, liver_values: LiverValues, ledger: Ledger) ->
     ct = ledger.attempt(lambda: read_ct(files.ct))
     label = ledger.attempt(lambda: read_label(files.label, ct.grid if ct else None))
     hu = None if ct is None else _inspect_ct(ct, ledger)
-    liver = None if label is None else _inspect_label(label, files, liver_values, ledger)
     placed = None
-    if ct is not None and label is not None:
-        placed = place(ct, label, hu, liver, ledger)
+    if label is not None:
+        voxel_ml = label_voxel_ml(ct, label)
+        liver = _inspect_label(label, files, liver_values, ledger, voxel_ml=voxel_ml)
+        placed = None if ct is None else place(ct, label, hu, liver, ledger)
     if ct is not None:
         ledger.note(*_doubts_of_lengths(placed.ct if placed else ct))
     if placed is None:
@@ -145,7 +144,12 @@ def _inspect_ct(ct: SourceVolume, ledger: Ledger) -> Volume | None:
 
 
 def _inspect_label(
-    label: SourceVolume, files: CaseFiles, liver_values: LiverValues, ledger: Ledger
+    label: SourceVolume,
+    files: CaseFiles,
+    liver_values: LiverValues,
+    ledger: Ledger,
+    *,
+    voxel_ml: float | None,
 ) -> Mask | None:
     """The liver on the label's own grid, turned to LPS."""
     ledger.note(*label.findings)
@@ -155,77 +159,45 @@ def _inspect_label(
         return None
     array = np.rint(label.array) if fractions is not None else label.array
     label = replace(label, array=array)
-    mask = ledger.attempt(lambda: _liver(label, label.names or files.names, liver_values))
-    if mask is None:
-        return None
-    values = values_of(array)
-    numbers = None if liver_values == "any" else _numbers(label.names or files.names, liver_values)
-    layered = tuple(label.layers) if array.ndim > 3 else ()
-    ledger.note(label_rules.label_values(label.path, values, numbers, layered))
-    empty = label_rules.liver_empty(label.path, mask, values, numbers)
+    names = label.names or files.names
+    if liver_values != "any":
+        wanted = [name for name in liver_values if isinstance(name, str)]
+        missing = label_rules.label_names(label.path, wanted, names)
+        ledger.note(missing)
+        if missing is not None:
+            return None
+    counted = account(array, liver_values, names, label.layers)
+    mask = liver_of(array, counted)
+    ledger.label_counts = [one.to_dict(voxel_ml) for one in counted]
+    ledger.note(*value_findings(label.path, counted, is_any=liver_values == "any"))
+    values = sorted({one.value for one in counted})
+    empty = label_rules.liver_empty(label.path, mask, values, liver_values)
     ledger.note(empty)
     return mask if empty is None else None
 
 
-def _liver(label: SourceVolume, names: LabelNames | None, liver_values: LiverValues) -> Mask:
-    """The liver as 0/1, from one label map or from a segmentation in layers.
-
-    Raises:
-        SourceError: a structure that liver_values names is not there.
-    """
-    if liver_values == "any":
-        every = label.array > 0
-        return _as_mask(every if every.ndim == 3 else every.any(axis=-1))
-    wanted = [name for name in liver_values if isinstance(name, str)]
-    stop_at(label_rules.label_names(label.path, wanted, names))
-    if label.array.ndim == 3:
-        return binarize(label.array, _numbers(names, liver_values))
-    chosen = [
-        label.array[..., layer] == value
-        for name in wanted
-        for layer, value in zip(label.layers[name], (names or {})[name], strict=True)
+def value_findings(path: Path, counted: Sequence[Counted], *, is_any: bool) -> list[Finding | None]:
+    """What the values of a label break."""
+    of: dict[str, list[Counted]] = {}
+    for one in counted:
+        of.setdefault(one.use, []).append(one)
+    ignored = [one for one in of.get("unseen", []) if one.name]
+    organs: Counter[str] = Counter()
+    for one in of.get("other", []) if is_any else []:
+        organs[one.name] += one.voxels
+    unclear = [one.name or one.value for one in of.get("liver", []) if not is_liver_part(one.name)]
+    return [
+        label_rules.label_values(
+            path,
+            negative=[one.value for one in of.get("negative", [])],
+            undeclared={one.value: one.voxels for one in of.get("undeclared", [])},
+            unseen=sum(one.voxels for one in of.get("unseen", []) if not one.name),
+        ),
+        label_rules.many_values(path, unclear) if is_any else None,
+        label_rules.other_organs(path, organs),
+        label_rules.ignore_label(
+            path,
+            ", ".join(f"{one.value}: {one.name}" for one in ignored),
+            sum(one.voxels for one in ignored),
+        ),
     ]
-    if not chosen:
-        chosen = [np.isin(label.array, liver_values).any(axis=-1)]
-    return _as_mask(np.any(chosen, axis=0))
-
-
-def binarize(label_map: NDArray[Any], liver_values: Sequence[int] | None) -> Mask:
-    """The liver as 0/1: every value above zero (None), or the listed ones."""
-    if liver_values is None:
-        return _as_mask(label_map > 0)
-    if len(liver_values) == 1:
-        return _as_mask(label_map == liver_values[0])
-    return _as_mask(np.isin(label_map, liver_values))
-
-
-def _as_mask(is_liver: Any) -> Mask:
-    mask: Mask = np.asarray(is_liver, bool).view(np.uint8)
-    return mask
-
-
-def values_of(label_map: NDArray[Any]) -> list[int]:
-    """The values that occur in a label, ascending; whole numbers are taken for granted."""
-    low, high = int(label_map.min()), int(label_map.max())
-    if high - low <= FEW_VALUES:  # a pass for each is far faster than the table below
-        between = [value for value in range(low + 1, high) if (label_map == value).any()]
-        return sorted({low, *between, high})
-    if label_map.dtype.kind not in "iu" or high - low > MOST_VALUES:
-        return [int(value) for value in np.unique(label_map)]
-    occurs = np.zeros(high - low + 1, bool)  # far faster than sorting
-    for part in label_map:  # slice by slice: the index of a voxel takes eight bytes
-        occurs[np.subtract(part, low, dtype=np.intp)] = True
-    return [int(value) + low for value in np.flatnonzero(occurs)]
-
-
-def _numbers(names: LabelNames | None, liver_values: LiverValues) -> list[int] | None:
-    """Label values for numbers or names; None for every value above 0."""
-    numbers: list[int] = []
-    for value in liver_values:
-        if not isinstance(value, str):
-            numbers.append(value)
-        elif (names or {}).get(value) == ():
-            return None
-        else:
-            numbers += (names or {}).get(value, ())
-    return numbers

@@ -26,7 +26,8 @@ def kept(job: Job, key: str) -> Outcome | None:
     facts = Facts(
         picture_name(key), entry.liver_ml, entry.shape_zyx, entry.spacing_zyx_mm, entry.ct_digest
     )
-    return Outcome(job.files, problems, facts, entry, was_there=True)
+    counts = entry.label_counts
+    return Outcome(job.files, problems, facts, entry, was_there=True, label_counts=counts)
 
 
 def quickly_kept(job: Job, shortcuts: Shortcuts) -> Outcome | None:

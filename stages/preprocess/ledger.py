@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cache.errors import SourceError
 from stages.preprocess.policy import RulesParams
@@ -19,6 +19,7 @@ class Ledger:
     case_id: str
     rules: RulesParams
     findings: list[Finding] = field(default_factory=list)
+    label_counts: list[dict[str, Any]] = field(default_factory=list)  # as in ``CaseInfo``
 
     def note(self, *findings: Finding | None) -> None:
         """Write down what is broken."""

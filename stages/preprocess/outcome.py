@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cache.formats import backends
 from cache.grid import Triple, TripleMm
@@ -72,6 +73,7 @@ class Outcome:
         learned: digests of files that were read, by absolute path.
         was_there: it lay in the store already.
         bug: the traceback of an error that is no fault of the data; empty if there was none.
+        label_counts: every value of the label, as in ``CaseInfo``; empty if it was not read.
     """
 
     files: CaseFiles
@@ -81,6 +83,7 @@ class Outcome:
     learned: dict[str, Known] = field(default_factory=dict)
     was_there: bool = False
     bug: str = ""
+    label_counts: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_out(self) -> bool:

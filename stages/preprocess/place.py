@@ -66,6 +66,15 @@ def place(
     return None if mask is None else Placed(ct, hu, mask)
 
 
+def label_voxel_ml(ct: SourceVolume | None, label: SourceVolume) -> float | None:
+    """The volume of a label's voxel; None where nobody knows its lengths."""
+    grid = label.grid
+    if geometry.has_lengths(grid) or (ct is not None and ct.grid == grid):
+        return grid.voxel_ml
+    is_known = ct is not None and not _sizes(ct, label) and geometry.has_lengths(ct.grid)
+    return ct.grid.voxel_ml if ct is not None and is_known else None
+
+
 def _by_index(
     ct: SourceVolume, label: SourceVolume, hu: Volume | None, liver: Mask | None, ledger: Ledger
 ) -> Placed | None:

@@ -56,7 +56,10 @@ class RulesParams(BaseModel, frozen=True, extra="forbid"):
     # the label and the CT
     label_names: Must
     label_integers: Fixable
+    ignore_label: Should
     label_values: Should
+    other_organs: Should
+    many_values: Should
     geometry_lost: Fixable
     label_grid: Fixable
     overlap: Must

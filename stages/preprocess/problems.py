@@ -1,10 +1,10 @@
 """What stands in problems.json: every file that is not in the store, and every doubt."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cache.errors import DataError
 from cache.files import write_json
@@ -90,16 +90,25 @@ class Problem:
         return cls("ignored", rule, case_id, str(path), fact, "-")
 
 
-def write_problems(path: Path, problems: Iterable[Problem]) -> None:
+def write_problems(
+    path: Path, problems: Iterable[Problem], labels: Mapping[str, list[dict[str, Any]]]
+) -> None:
     """Write problems.json, whose schema docs/problems.md describes.
 
     ``{"schema_version": 1, "counts": {severity: n, …}, "problems": [{severity, rule, case_id,
-    path, fact, fix}, …]}``, sorted by case, path and rule.
+    path, fact, fix}, …], "labels": {case_id: [{value, name, voxels, ml, use}, …], …}}``, sorted by
+    case, path and rule.
+
+    Args:
+        path: the file.
+        problems: in any order.
+        labels: every value of each case's label.
     """
     listed = sorted(problems, key=lambda one: (one.case_id, one.path, one.rule, one.fact))
     fields = {
         "schema_version": SCHEMA_VERSION,
         "counts": dict(Counter(problem.severity for problem in listed)),
         "problems": [asdict(problem) for problem in listed],
+        "labels": dict(sorted(labels.items())),
     }
     write_json(path, fields)

@@ -3,7 +3,7 @@
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ from stages.preprocess.problems import LEFT_OUT, Problem, Severity
 
 SHOWN: tuple[Severity, ...] = ("error", "skipped", "warning", "fixed")  # the gravest first
 IGNORED: Severity = "ignored"
+USES = {
+    "liver": "liver",
+    "other": "not liver",
+    "undeclared": "not declared, not liver",
+    "unseen": "not looked at, not liver",
+    "negative": "not liver",
+}
 ProblemsOf = Mapping[str, list[Problem]]  # case id -> what is shown of it
 
 
@@ -31,6 +38,7 @@ class Card:
         liver_ml: volume of the liver; None where it is unknown.
         shape_zyx: voxels of the CT; None where it could not be read.
         spacing_zyx_mm: distance between voxel centres; None where it could not be read.
+        label_counts: every value of the label, as in ``CaseInfo``.
     """
 
     case_id: str
@@ -39,6 +47,7 @@ class Card:
     liver_ml: float | None
     shape_zyx: Triple | None
     spacing_zyx_mm: TripleMm | None
+    label_counts: Sequence[Mapping[str, Any]] = ()
 
 
 def write_qc(path: Path, cards: Iterable[Card], problems: Iterable[Problem]) -> None:
@@ -82,7 +91,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(ml=ml, size=size, spacing=spacing)
+    environment.filters.update(ml=ml, size=size, spacing=spacing, counted=counted)
     return environment.get_template("qc.html.j2")
 
 
@@ -99,6 +108,13 @@ def size(shape_zyx: Triple) -> str:
 def spacing(spacing_zyx_mm: TripleMm) -> str:
     """The spacing as x·y·z in mm, to three digits."""
     return "·".join(f"{mm:.3g}" for mm in reversed(spacing_zyx_mm)) + " mm"
+
+
+def counted(one: Mapping[str, Any]) -> str:
+    """A value of a label in words: its name, voxels and volume, and what it is taken for."""
+    name = f" {one['name']}" if one["name"] else ""
+    volume = "" if one["ml"] is None else f", {ml(one['ml'])}"
+    return f"{one['value']}{name}: {one['voxels']:,} voxels{volume}, {USES[one['use']]}"
 
 
 def _by_case(problems: Iterable[Problem]) -> dict[str, list[Problem]]:

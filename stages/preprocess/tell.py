@@ -66,7 +66,8 @@ def write_pages(
     out: Path, pictures: Path, outcomes: list[Outcome], problems: list[Problem]
 ) -> None:
     """Write problems.json and qc.html, and drop the pictures that no case has any more."""
-    write_problems(out.parent / "problems.json", problems)
+    labels = {one.files.case_id: one.label_counts for one in outcomes if one.label_counts}
+    write_problems(out.parent / "problems.json", problems, labels)
     write_qc(out.parent / "qc.html", _cards(outcomes, pictures), problems)
     shown = {one.facts.picture for one in outcomes if one.facts}
     for picture in pictures.glob("*"):
@@ -104,7 +105,8 @@ def _cards(outcomes: Iterable[Outcome], pictures: Path) -> Iterator[Card]:
     for outcome in sorted(outcomes, key=lambda one: (not one.problems, one.files.case_id)):
         files, facts = outcome.files, outcome.facts
         if facts is None:
-            yield Card(files.case_id, files.patient_id, b"", None, None, None)
+            counts = outcome.label_counts
+            yield Card(files.case_id, files.patient_id, b"", None, None, None, counts)
             continue
         picture = (pictures / facts.picture).read_bytes()
         yield Card(
@@ -114,4 +116,5 @@ def _cards(outcomes: Iterable[Outcome], pictures: Path) -> Iterator[Card]:
             facts.liver_ml,
             facts.shape_zyx,
             facts.spacing_zyx_mm,
+            outcome.label_counts,
         )

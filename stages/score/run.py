@@ -14,9 +14,9 @@ from stages.evaluate.same_grid import differences
 from stages.evaluate.scores import CaseScores, MaskOnGrid, score_case, worst_first
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import write_cases_csv, write_metrics_json
-from stages.preprocess.inspect import binarize
 from stages.preprocess.reading.read import SourceVolume, read_label, stop_at
 from stages.preprocess.rules.label import label_integers
+from stages.preprocess.values import binarize
 from stages.score.pairs import Pair, pair_up
 
 

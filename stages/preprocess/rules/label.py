@@ -49,31 +49,74 @@ def label_integers(path: Path, label_map: NDArray[Any]) -> Finding | None:
 
 def label_values(
     path: Path,
-    values: Sequence[int],
-    liver_values: Sequence[int] | None,
-    layered: Sequence[str] = (),
+    *,
+    negative: Sequence[int] = (),
+    undeclared: dict[int, int] | None = None,
+    unseen: int = 0,
 ) -> Finding | None:
-    """No negative values, no 255 beside others, and not many organs all taken for liver.
+    """No value that cannot be told: negative, not named by a data set that names its values, 255.
 
     Args:
         path: the label.
-        values: those that occur in it, ascending.
-        liver_values: those that count as liver; None for all above zero.
-        layered: names of the structures, where they lie in layers and may share a value.
+        negative: the values below 0.
+        undeclared: voxels of each value that has no name where others have one.
+        unseen: voxels of 255 beside other values.
     """
-    positive = [value for value in values if value > 0]
     facts = []
-    if any(value < 0 for value in values):
-        facts.append(f"has negative values ({_list(value for value in values if value < 0)})")
-    if 255 in positive and len(positive) > 1:
-        facts.append("has 255 beside other values, which often means: not looked at")
-    if liver_values is None and len(positive) > MOST_PARTS:
-        facts.append(f"has {len(positive)} values above 0 ({_list(positive)}), all taken for liver")
-    elif liver_values is None and len(layered) > MOST_PARTS:
-        facts.append(f"has {len(layered)} structures ({_list(layered)}), all taken for liver")
+    if negative:
+        facts.append(f"has negative values ({_list(negative)})")
+    if undeclared:
+        counts = _list(f"{value} ({voxels:,} voxels)" for value, voxels in undeclared.items())
+        facts.append(f"has {counts}, which the data set does not name: not taken for liver")
+    if unseen:
+        fact = f"has 255 ({unseen:,} voxels) beside other values, which often means: not looked at"
+        facts.append(f"{fact}; not taken for liver")
     if not facts:
         return None
-    return Finding("label_values", path, "; ".join(facts), "set preprocess.liver_values")
+    fix = "correct the label, or list in preprocess.liver_values what is liver"
+    return Finding("label_values", path, "; ".join(facts), fix)
+
+
+def many_values(path: Path, unclear: Sequence[object]) -> Finding | None:
+    """Not many values that nothing tells to be liver, all taken for it since any value is.
+
+    Args:
+        path: the label.
+        unclear: the values, or their names where those do not speak of a liver.
+    """
+    if len(unclear) <= MOST_PARTS:
+        return None
+    fact = f"has {len(unclear)} values above 0 ({_list(unclear)}), all taken for liver"
+    return Finding("many_values", path, fact, "set preprocess.liver_values")
+
+
+def other_organs(path: Path, organs: dict[str, int]) -> Finding | None:
+    """No structure of another name than the liver's, where any value is to be liver.
+
+    Args:
+        path: the label.
+        organs: voxels by structure, of those whose names are other organs'.
+    """
+    if not organs:
+        return None
+    listed = _list(f"{name} ({voxels:,} voxels)" for name, voxels in organs.items())
+    fact = f"names {listed}, which is not taken for liver though liver_values is any"
+    return Finding("other_organs", path, fact, "set preprocess.liver_values to what is liver")
+
+
+def ignore_label(path: Path, name: str, voxels: int) -> Finding | None:
+    """No voxels of a value that the data set calls ``ignore``: nobody looked at them.
+
+    Args:
+        path: the label.
+        name: the value and its name.
+        voxels: how many have it.
+    """
+    if not voxels:
+        return None
+    fact = f"has {voxels:,} voxels of the data set's ignore label ({name}): nobody looked at them"
+    fix = f"complete the label; rules.ignore_label: warn takes them for background; {EXCLUDE}"
+    return Finding("ignore_label", path, fact, fix)
 
 
 def overlap_of_liver(path: Path, before_ml: float) -> Finding:
@@ -98,12 +141,20 @@ def label_outside(path: Path, before_ml: float, after_ml: float) -> Finding | No
 
 
 def liver_empty(
-    path: Path, mask: Mask, values: Sequence[int], liver_values: Sequence[int] | None
+    path: Path, mask: Mask, values: Sequence[int], liver_values: str | Sequence[object]
 ) -> Finding | None:
-    """There is liver: at least one voxel."""
+    """There is liver: at least one voxel.
+
+    Args:
+        path: the label.
+        mask: the liver.
+        values: those that occur, ascending.
+        liver_values: what counts as liver: ``any``, or numbers or names.
+    """
     if mask.any():
         return None
-    wanted = "above 0" if liver_values is None else f"among {_list(liver_values)}"
+    is_any = isinstance(liver_values, str)
+    wanted = "above 0 is liver" if is_any else f"among {_list(liver_values)}"
     fact = f"has no liver: no value {wanted} (its values: {_list(values)})"
     fix = f"set preprocess.liver_values, correct the label, {EXCLUDE}"
     return Finding("liver_empty", path, fact, fix)
