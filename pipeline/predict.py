@@ -60,12 +60,16 @@ def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: 
     left as it is. Not for clinical use.
     """
     chosen = Choices(**choices)
-    tasks, are_many, unlisted = find_tasks(ct, out, chosen.beside_masks)
+    tasks, are_many, unlisted, notes = find_tasks(ct, out, chosen.beside_masks)
     if chosen.dicom_seg:
         _require_dicom_seg(tasks, are_many=are_many)
     predictor = Predictor(load_ensemble(models, device), chosen, liver3d_version())
     for fault in unlisted:
         say(f"not searched: {_line(fault)}", err=True)
+    for place, what in notes[:SHOWN]:
+        say(f"not predicted: {place}: {what}")
+    if len(notes) > SHOWN:
+        say(f"not predicted: {len(notes) - SHOWN} more folders with DICOM files that are no CT")
     crop = predictor.ensemble.preprocess.crop
     if crop in CROPS:
         say(CROPS[crop])

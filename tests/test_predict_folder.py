@@ -66,7 +66,7 @@ def predict(run_command, write_model, tmp_path, monkeypatch):
 
 def found(ct, out="masks"):
     """The names of the CTs found below a folder, and of their masks."""
-    tasks, is_folder, unlisted = find_tasks(ct, ct.parent / out)
+    tasks, is_folder, unlisted, _ = find_tasks(ct, ct.parent / out)
     assert is_folder
     assert unlisted == []
     return {task.name: task.mask.relative_to(ct.parent / out).as_posix() for task in tasks}
@@ -187,7 +187,7 @@ class TestFinding:
 
     def test_one_mask_for_a_folder_with_one_ct_is_taken(self, write_ct, tmp_path):
         ct = write_ct("cts/deep/1.nii.gz")
-        [task], is_folder, _ = find_tasks(tmp_path / "cts", tmp_path / "mask.nii.gz")
+        [task], is_folder, *_ = find_tasks(tmp_path / "cts", tmp_path / "mask.nii.gz")
         assert (task.path, is_folder) == (ct, False)
 
 

@@ -10,14 +10,13 @@ from typing import NamedTuple
 from cache.errors import DataError, SourceError
 from stages.evaluate.export import beside
 from stages.image_file import has_ending, require_ending
+from stages.predict.dicom_folders import DicomFolders, holds_dicom
 from stages.preprocess.layouts.tree import Tree
-from stages.preprocess.reading.dicom_file import is_dicom
 from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content
 
 MASK_ENDING = ".nii.gz"
 PROBABILITY = "_probability"  # stands behind the name of a mask whose probability a file holds
 SEGMENTATION = ".dcm"  # in place of the mask's ending
-DICOM_INDEX = "DICOMDIR"  # DICOM by its content, but no image
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,13 @@ class Found(NamedTuple):
         tasks: sorted by name.
         are_many: whether ``out`` is a folder: then each mask lies in it as its CT lies in ``ct``.
         unlisted: folders that could not be looked into.
+        notes: what is DICOM but not predicted: a place, and what is there.
     """
 
     tasks: list[Task]
     are_many: bool
     unlisted: list[SourceError]
+    notes: Sequence[tuple[Path, str]] = ()
 
 
 def find_tasks(ct: Path, out: Path, beside_it: Sequence[str] = ()) -> Found:
@@ -75,14 +76,18 @@ def find_tasks(ct: Path, out: Path, beside_it: Sequence[str] = ()) -> Found:
 
 
 def _tasks(ct: Path, out: Path) -> Found:
-    if not ct.is_dir() or is_series(ct):
-        require_ending(out)
-        return Found([Task(ct.name, ct, out)], False, [])
+    if not ct.is_dir():
+        return _one(ct, out)
+    tree = Tree(ct)
+    unlisted: list[SourceError] = []
+    dicom = DicomFolders(tree)
+    found = sorted(_below(dicom, ct, os.path.realpath(out), unlisted))
+    # of a folder with other objects than CTs, reading it says what they are
+    if found == [ct] or (not found and holds_dicom(tree.files(ct))):
+        return _one(ct, out)
     if _place(out) == _place(ct):
         fix = "name another folder"
         raise DataError(out, "is where the CTs lie; the next run would take the masks for CTs", fix)
-    unlisted: list[SourceError] = []
-    found = sorted(_below(Tree(ct), ct, os.path.realpath(out), unlisted))
     if not found:
         for fault in unlisted:
             raise fault
@@ -91,10 +96,15 @@ def _tasks(ct: Path, out: Path) -> Found:
     if not has_ending(out):
         if out.exists() and not out.is_dir():
             raise DataError(out, "is a file, where the folder for the masks should be", "move it")
-        return Found(_named(ct, found, out), True, unlisted)
+        return Found(_named(ct, found, out), True, unlisted, dicom.notes)
     if len(found) > 1:
         raise DataError(out, f"is one mask, but {ct} holds {len(found)} CTs", "name a folder")
-    return Found([Task(found[0].name, found[0], out)], False, unlisted)
+    return Found([Task(found[0].name, found[0], out)], False, unlisted, dicom.notes)
+
+
+def _one(ct: Path, out: Path) -> Found:
+    require_ending(out)
+    return Found([Task(ct.name, ct, out)], False, [])
 
 
 def written_beside(mask: Path, what: str) -> Path:
@@ -102,35 +112,28 @@ def written_beside(mask: Path, what: str) -> Path:
     return beside(mask, "", what) if what == SEGMENTATION else beside(mask, what)
 
 
-def is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM images, not counting its subfolders; one unlistable, none."""
-    try:
-        return _holds_dicom([path for path in sorted(folder.iterdir()) if path.is_file()])
-    except OSError:  # the search says so
-        return False
-
-
-def _holds_dicom(files: Sequence[Path]) -> bool:
-    return any(path.name.upper() != DICOM_INDEX and is_dicom(path) for path in files)
-
-
-def _below(tree: Tree, folder: Path, left_out: str, unlisted: list[SourceError]) -> Iterator[Path]:
-    """Files and folders that are CTs; of a folder that is one, nothing else is looked at.
+def _below(
+    dicom: DicomFolders, folder: Path, left_out: str, unlisted: list[SourceError]
+) -> Iterator[Path]:
+    """Files and folders that are CTs; beside and below one's slices, other series alone.
 
     Folders that cannot be looked into join ``unlisted``.
     """
-    listing = tree.listing(folder)
+    listing = dicom.tree.listing(folder)
     if listing.fault is not None:
         fact = f"cannot be listed ({listing.fault.strerror})"
         unlisted.append(SourceError(folder, fact, "let it be read, or take it out of the folder"))
         return
-    if _holds_dicom(listing.files):
+    # masks of an earlier run are left out
+    folders = [each for each in listing.folders if os.path.realpath(each) != left_out]
+    if dicom.is_series(folder):
         yield folder
+        below = (path for each in folders for path in dicom.tree.walk(each))
+        yield from (path for path in below if dicom.is_series(path))
         return
     yield from (path for path in listing.files if _is_volume(path))
-    for each in listing.folders:
-        if os.path.realpath(each) != left_out:  # masks of an earlier run
-            yield from _below(tree, each, left_out, unlisted)
+    for each in folders:
+        yield from _below(dicom, each, left_out, unlisted)
 
 
 def _is_volume(path: Path) -> bool:
@@ -166,11 +169,13 @@ def _named(ct: Path, found: list[Path], out: Path) -> list[Task]:
     Raises:
         DataError: two CTs would still have one mask.
     """
-    bare = {path: path.relative_to(ct).with_name(_without_ending(path)) for path in found}
+    # the folder itself may be one, above others
+    places = {path: path.relative_to(ct) if path != ct else Path(ct.name) for path in found}
+    bare = {path: place.with_name(_without_ending(path)) for path, place in places.items()}
     counts = Counter(str(name).lower() for name in bare.values())
     tasks = []
     for path, name in bare.items():
-        own = path.relative_to(ct)
+        own = places[path]
         is_plain = counts[str(name).lower()] == 1 and not name.name.endswith(PROBABILITY)
         # no second dot: ITK's reader of NIfTI, asked for 1.nrrd, opens a 1.nrrd.nii.gz beside it
         kept = name if is_plain else own.with_name(own.name.replace(".", "_"))

@@ -54,8 +54,9 @@ def choose_series(folder: Path, *, is_ct: bool) -> Series:
     """The series of a folder that is meant; for a CT, of those that are CT.
 
     It is the one with the most slices, unless others have half as many or more: of these, one
-    that was scanned goes before one that was computed, and one across the body before others. If
-    that does not decide it, rule ``dicom_choice`` says so. Localizers are never meant.
+    with slices in the folder itself goes before those below it, one that was scanned before one
+    that was computed, and one across the body before others. If that does not decide it, rule
+    ``dicom_choice`` says so. Localizers are never meant.
 
     Args:
         folder: holds DICOM files, at any depth.
@@ -69,7 +70,7 @@ def choose_series(folder: Path, *, is_ct: bool) -> Series:
     wanted = [group for group in groups if _may_be_meant(group, is_ct=is_ct)]
     if not wanted:
         raise _nothing_meant(folder, groups, unused, is_ct=is_ct)
-    chosen, rivals = _chosen(wanted)
+    chosen, rivals = _chosen(folder, wanted)
     if holds_several(chosen.head):
         raise several_frames(*chosen.images[0])
     for group in groups:
@@ -108,12 +109,17 @@ def _may_be_meant(group: Group, *, is_ct: bool) -> bool:
     return not is_localizer(group.head) and (is_of_ct(group.head) or not is_ct)
 
 
-def _chosen(wanted: Sequence[Group]) -> tuple[Group, list[Group]]:
+def _chosen(folder: Path, wanted: Sequence[Group]) -> tuple[Group, list[Group]]:
     """The series that is meant, and others of which that may be said as well."""
+
+    def preference(group: Group) -> tuple[bool, ...]:
+        is_here = any(path.parent == folder for path, _ in group.images)
+        return (is_here, *group.preference)
+
     most = max(group.count for group in wanted)
     many = [group for group in wanted if group.count >= RIVAL * most]
-    best = max(group.preference for group in many)
-    rivals = [group for group in many if group.preference == best]
+    best = max(map(preference, many))
+    rivals = [group for group in many if preference(group) == best]
     chosen = max(rivals, key=lambda group: (group.count, repr(group.key)))
     return chosen, [group for group in rivals if group is not chosen]
 

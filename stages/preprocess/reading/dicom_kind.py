@@ -12,9 +12,10 @@ from stages.preprocess.reading.dicom_file import EXPORT, SOP_CLASS, frames_of, i
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 SEVERAL_FRAMES = (f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")  # enhanced, and converted from older files
+TABLE_OF_CONTENTS = "1.2.840.10008.1.3.10"
 # what people call them; all others have the standard's name
 USUAL_NAMES = {
-    "1.2.840.10008.1.3.10": "a table of contents (DICOMDIR)",
+    TABLE_OF_CONTENTS: "a table of contents (DICOMDIR)",
     "1.2.840.10008.5.1.4.1.1.66.4": "a DICOM segmentation (SEG)",
     "1.2.840.10008.5.1.4.1.1.481.2": "a radiotherapy dose (RTDOSE)",
     "1.2.840.10008.5.1.4.1.1.481.3": "a radiotherapy structure set (RTSTRUCT)",
