@@ -10,7 +10,9 @@ from cache.shown import shown
 from pipeline.command import PathType, command, params_option, place_option, say
 from pipeline.params import Params, read_params
 from stages.machine import processors
+from stages.preprocess.policy import OTHER_FILES
 from stages.preprocess.problems import LEFT_OUT, Problem
+from stages.preprocess.reading.dicom import NO_DICOM
 from stages.preprocess.run import Sources, run
 from stages.preprocess.tell import Summary
 from stages.preprocess.times import note_time
@@ -93,6 +95,8 @@ def _print(summary: Summary, out: Path, *, check_only: bool) -> None:
         say(line)
     if len(told) > SHOWN:
         say(f"… and {len(told) - SHOWN} more")
+    for line in _left_aside(summary.problems):
+        say(line)
     counts = Counter(problem.severity for problem in summary.problems)
     found = ", ".join(f"{count} {severity}" for severity, count in sorted(counts.items()))
     say(f"{found or 'no problems'}; see {out.parent / 'problems.json'} and qc.html beside it")
@@ -103,6 +107,13 @@ def _print(summary: Summary, out: Path, *, check_only: bool) -> None:
         say(f"{cases} cases can be prepared; nothing was stored")
     else:
         say(f"{cases} cases in {out}, {cases - kept} prepared now, {kept} kept")
+
+
+def _left_aside(problems: list[Problem]) -> list[str]:
+    """What else lies in the folders of DICOM series: of which one was taken, and which were not."""
+    told = [p for p in problems if p.rule == OTHER_FILES and not p.fact.endswith(NO_DICOM)]
+    lines = [f"beside case {shown(one.case_id)}: {shown(one.fact)}" for one in told[:SHOWN]]
+    return lines + ([f"… and {len(told) - SHOWN} more"] if len(told) > SHOWN else [])
 
 
 def _worst_first(problem: Problem) -> tuple[bool, bool, str]:

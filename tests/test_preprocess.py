@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+from pydicom import dcmread
 
 from cache.case import FORMAT_VERSION
 from cache.files import PARTIAL
@@ -283,6 +284,20 @@ class TestProblems:
         assert "1 ignored" in ended.output
         assert "README" not in ended.output
         assert problems_of(store) == [("ignored", "not_a_case", "")]
+
+    def test_another_series_beside_the_one_that_is_read_is_printed(
+        self, preprocess, write_dataset, write_slices
+    ):
+        src = write_dataset(["1"])
+        (src / "image/1/1.nii.gz").unlink()
+        for path in sorted(write_slices(src / "image/1").iterdir())[:2]:
+            other = dcmread(path)
+            other.SeriesInstanceUID, other.SeriesDescription = "1.2.3", "Topogram"
+            other.save_as(path.with_name(f"other-{path.name}"))
+        ended = preprocess(src)
+        assert (
+            'beside case 1: 2 files: another series (number None, CT, "Topogram")' in ended.output
+        )
 
     def test_files_of_a_dicom_folder_that_are_no_slices_are_told_again(
         self, preprocess, write_dataset, write_slices, store

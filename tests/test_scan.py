@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import RTStructureSetStorage
 from ruamel.yaml import YAML
 
 from cache.errors import SourceError
@@ -14,6 +15,7 @@ from stages.preprocess.layouts.volumes import stem
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.reading.sniff import data_files
 from stages.preprocess.scan import scan as scan_under_rules
+from test_dicom_series import object_of
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 RULES = RulesParams(**YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))["rules"])
@@ -320,6 +322,19 @@ class TestDicom:
         touch("label/7.nii.gz")
         problems = {problem.rule: problem.fact for problem in scan(tmp_path / "src").problems}
         assert "put a series into a folder" in problems["not_a_case"]
+
+    @pytest.mark.parametrize("side", ["image", "label"])
+    def test_a_file_that_is_all_of_a_dicom_object_is_the_volume_of_its_case(
+        self, touch, tmp_path, side
+    ):
+        other = "label" if side == "image" else "image"
+        touch(f"{other}/7.nii.gz")
+        touch("image/8.nii.gz")
+        touch("label/8.nii.gz")
+        object_of(tmp_path / "src" / side / "7.dcm", RTStructureSetStorage, "RTSTRUCT")
+        case = next(case for case in scan(tmp_path / "src").cases if case.case_id == "7")
+        # reading it says what it is, where the case would only lack a label
+        assert tmp_path / "src" / side / "7.dcm" in (case.ct, case.label)
 
 
 class TestPatients:

@@ -8,8 +8,15 @@ from cache.errors import SourceError
 from stages.preprocess.layouts.layout import Claim, Found, Layout, gathered, no_case
 from stages.preprocess.layouts.names import composed
 from stages.preprocess.layouts.tree import Tree
-from stages.preprocess.layouts.volumes import has_extension, holds_dicom, is_volume, stem
+from stages.preprocess.layouts.volumes import (
+    has_extension,
+    holds_dicom,
+    is_dicom_object,
+    is_volume,
+    stem,
+)
 from stages.preprocess.problems import Finding
+from stages.preprocess.reading.dicom_file import is_dicom
 from stages.preprocess.reading.sniff import EXTENSIONS
 
 EXAMPLE = (
@@ -55,6 +62,8 @@ def _volumes(tree: Tree, side: Path) -> dict[str, list[Path]]:
     for file in tree.files(side):
         if is_volume(file):
             found[stem(file.name)].append(file)
+        elif is_dicom_object(file):
+            found[file.stem].append(file)
     return {case_id: sorted(paths) for case_id, paths in found.items()}
 
 
@@ -87,7 +96,8 @@ def _without_volume(
 
 
 def _is_lone_slice(path: Path) -> bool:
-    return path.suffix.lower() in (".dcm", ".ima")
+    is_called_so = path.suffix.lower() in (".dcm", ".ima")
+    return (is_called_so or is_dicom(path)) and not is_dicom_object(path)
 
 
 LAYOUT = Layout("image-label", EXAMPLE, _sign, _find)

@@ -4,7 +4,13 @@ from pathlib import Path
 
 from cache.errors import SourceError
 from stages.preprocess.layouts.tree import Tree
-from stages.preprocess.reading.dicom_file import is_dicom
+from stages.preprocess.reading.dicom_file import is_dicom, read_header
+from stages.preprocess.reading.dicom_kind import (
+    TABLE_OF_CONTENTS,
+    class_of,
+    holds_several,
+    is_image,
+)
 from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content
 
 DICOM_ENDINGS = ("", ".dcm", ".dicom", ".ima")
@@ -34,6 +40,22 @@ def is_volume(path: Path) -> bool:
         return bare and extension_by_content(path) is not None
     except SourceError:
         return True  # meant as a volume; reading it will say what is wrong with it
+
+
+def is_dicom_object(path: Path) -> bool:
+    """Whether a file is all of a DICOM object, such as SEG, RTSTRUCT or an enhanced CT.
+
+    Such a file is meant as a volume, and reading it will say what it is; one slice of a series is
+    not.
+    """
+    if has_extension(path) or not is_dicom(path):
+        return False
+    try:
+        header = read_header(path, [])
+    except SourceError:
+        return False
+    is_index = class_of(header) == TABLE_OF_CONTENTS
+    return not is_index and (not is_image(header) or holds_several(header))
 
 
 def holds_dicom(tree: Tree, folder: Path) -> bool:

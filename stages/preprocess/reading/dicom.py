@@ -29,6 +29,7 @@ from stages.preprocess.reading.dicom_kind import (
 from stages.preprocess.reading.group import PARALLEL, Group, groups_of, header_of, normal_of
 from stages.preprocess.rules import series as rules
 
+NO_DICOM = "no DICOM file"
 RIVAL = 0.5  # of the most slices: a series with so many may be meant as well
 Numbers = Literal["alike", "whole", "fractions"]
 
@@ -93,7 +94,7 @@ def _images(folder: Path) -> tuple[list[tuple[Path, Any]], dict[Path, str]]:
     images, unused = [], {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if not is_dicom(path):
-            unused[path] = "no DICOM file"
+            unused[path] = NO_DICOM
             continue
         header = header_of(path)
         if not is_image(header):
@@ -135,12 +136,12 @@ def _told(what: str, group: Group) -> str:
 def _nothing_meant(
     folder: Path, groups: Sequence[Group], unused: Mapping[Path, str], *, is_ct: bool
 ) -> SourceError:
-    found = Counter(reason for reason in unused.values() if reason != "no DICOM file")
+    found = Counter(reason for reason in unused.values() if reason != NO_DICOM)
     for group in groups:
         found[_kind(group, is_ct=is_ct)] += len(group.images)
     files = [f"{what} ({n} {'file' if n == 1 else 'files'})" for what, n in sorted(found.items())]
     what = "CT series" if is_ct else "images of a label"
-    fact = f"holds no {what}; it has {', '.join(files) or 'no DICOM file'}"
+    fact = f"holds no {what}; it has {', '.join(files) or NO_DICOM}"
     fix = "name the folder of the CT series" if is_ct else CONVERT
     return SourceError(folder, fact, fix)
 
