@@ -83,7 +83,7 @@ def _kept_or_prepared(job: Job) -> Outcome:
     for path in origin.changed(job.files):
         raise SourceError(path, "was changed while it was read", "run it again")
     cut = None if inspected is None else ledger.attempt(lambda: cut_case(inspected, job.params))
-    if cut is not None:
+    if inspected is not None and cut is not None and inspected.mask.any():
         ledger.note(liver_cropped_away(job.files.label, cut[1]))
     if inspected is None or cut is None or ledger.is_out:
         left_out = Outcome(job.files, ledger.problems, learned=quiet(origin.known))

@@ -74,11 +74,12 @@ def inspect_case(files: CaseFiles, liver_values: LiverValues, ledger: Ledger) ->
         ledger.note(*_doubts_of_lengths(placed.ct if placed else ct))
     if placed is None:
         return None
-    liver_ml = float(np.count_nonzero(placed.mask)) * placed.ct.grid.voxel_ml
-    ledger.note(
-        label_rules.liver_volume(files.label, liver_ml),
-        label_rules.liver_hu(files.label, placed.hu, placed.mask),
-    )
+    if placed.mask.any():
+        liver_ml = float(np.count_nonzero(placed.mask)) * placed.ct.grid.voxel_ml
+        ledger.note(
+            label_rules.liver_volume(files.label, liver_ml),
+            label_rules.liver_hu(files.label, placed.hu, placed.mask),
+        )
     if ledger.is_out:
         return None
     return Inspected(replace(placed.ct, array=placed.hu), placed.hu, placed.mask)
@@ -173,7 +174,8 @@ def _inspect_label(
     values = sorted({one.value for one in counted})
     empty = label_rules.liver_empty(label.path, mask, values, liver_values)
     ledger.note(empty)
-    return mask if empty is None else None
+    is_kept = empty is None or ledger.rules.policy("liver_empty") == "keep"
+    return mask if is_kept else None
 
 
 def value_findings(path: Path, counted: Sequence[Counted], *, is_any: bool) -> list[Finding | None]:

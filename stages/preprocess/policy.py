@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-Policy = Literal["error", "skip", "warn", "fix", "ignore"]
+Policy = Literal["error", "skip", "warn", "fix", "keep", "ignore"]
 OTHER_FILES = "other_files"  # not broken by anything: files beside a case's own, told and left
 Must = Literal["error", "skip"]  # without it there is nothing to prepare
 Should = Literal["error", "skip", "warn"]
@@ -64,7 +64,7 @@ class RulesParams(BaseModel, frozen=True, extra="forbid"):
     label_grid: Fixable
     overlap: Must
     label_outside: Should
-    liver_empty: Must
+    liver_empty: Literal["error", "skip", "keep"]
     liver_volume: Should
     liver_hu: Should
     # the crop

@@ -164,7 +164,7 @@ def _box(
     spacing = turned.spacing_zyx_mm
     if params.crop == "slices" and params.slices is not None:
         return slices_box(ct.path, volume.shape, ct.orientation, range(*params.slices))
-    if params.crop == "label" and mask is not None:
+    if params.crop == "label" and mask is not None and mask.any():
         return label_box(mask, spacing, params.margin_mm)
     if params.crop in ("body", "label"):
         return body_box(ct.path, volume, spacing, params.margin_mm)

@@ -17,6 +17,7 @@ SEVERITIES: dict[Policy, Severity] = {
     "skip": "skipped",
     "warn": "warning",
     "fix": "fixed",
+    "keep": "warning",  # an empty label that is meant looks like one that is not
     "ignore": "ignored",
 }
 LEFT_OUT: tuple[Severity, ...] = ("error", "skipped")  # of such a case, nothing is in the store
