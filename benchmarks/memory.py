@@ -93,7 +93,7 @@ def step_bytes(row: Choices) -> int:
 
 def make_trainer(params: TrainParams) -> Trainer:
     """A network, its optimizer and its loss on the CPU, as training has them."""
-    start = Checkpoint(run_key="", seed=0, split={}, train={}, preprocess={}, data_digest="")
+    start = Checkpoint("", 0, {}, params.spec, train={}, preprocess={}, data_digest="")
     work = Work(1000, triple(params.patch_zyx or ()), torch.device("cpu"), Ranks())
     return build_trainer(params, start, work)
 

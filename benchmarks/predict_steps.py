@@ -13,6 +13,7 @@ from cache.grid import Triple, triple
 from stages.evaluate.export import write_mask
 from stages.evaluate.restore import Place, restore
 from stages.evaluate.window import Probability, Windows
+from stages.network import NetworkSpec
 from stages.predict.model import load_ensemble
 from stages.predict.one import Choices, network_planes
 from stages.preprocess.inspect import ct_to_predict
@@ -36,7 +37,8 @@ def write_model(path: Path, channels: int, patch_zyx: Triple) -> Path:
     checkpoint = Checkpoint(
         run_key="benchmark",
         seed=0,
-        split={},
+        split={"train": [], "validation": [], "test": []},
+        spec=NetworkSpec.of_training(train),
         train=train,
         preprocess=preprocess,
         data_digest="",

@@ -105,8 +105,8 @@ def score(turn: Turn) -> Curve:
 
 def _score(race: Race, path: Path) -> float:
     checkpoint = load_checkpoint(path)
-    network = network_on_hu(checkpoint.network(), checkpoint.params(), CPU)
-    predict = partial(_mask, race, network, checkpoint.params().patch_zyx)
+    network = network_on_hu(checkpoint.network(), checkpoint.spec, CPU)
+    predict = partial(_mask, race, network, checkpoint.spec.patch_zyx)
     return race.score(predict)
 
 

@@ -117,7 +117,7 @@ def make_batch(size: Size, device: torch.device) -> Batch:
 
 def ours(batch: Batch, params: TrainParams, device: torch.device) -> tuple[Step, str]:
     """A step of ours, and how it computes."""
-    start = Checkpoint(run_key="", seed=0, split={}, train={}, preprocess={}, data_digest="")
+    start = Checkpoint("", 0, {}, params.spec, train={}, preprocess={}, data_digest="")
     work = Work(250_000, triple(params.patch_zyx or ()), device, Ranks())
     trainer = build_trainer(params, start, work)
     trainer.network.train()

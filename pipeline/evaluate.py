@@ -17,6 +17,7 @@ from stages.evaluate.scores import CaseScores
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import case_lines, mean_line
 from stages.machine import MORE_MEMORY, naming_shortage
+from stages.preprocess.params import preparation_differences
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from stages.train.device import choose_device, network_on_hu
 from stages.train.split import Split
@@ -43,11 +44,11 @@ def main(
     chosen = choose_device(device)
     case_roles = roles(manifest, Split(**best.split))
     whole = last if last.run_key == best.run_key else best
-    train = best.params()
     model = Model(
-        network=network_on_hu(best.network(), train, chosen),
-        window_zyx=train.patch_zyx,
-        hu_window=train.hu_window,
+        network=network_on_hu(best.network(), best.spec, chosen),
+        window_zyx=best.spec.patch_zyx,
+        hu_window=best.spec.hu_window,
+        smallest_side=best.spec.smallest_side,
         roles=case_roles,
         background=Background(
             facts=facts(best, manifest, case_roles, chosen),
@@ -73,9 +74,9 @@ def roles(manifest: Manifest, split: Split) -> dict[str, Role]:
 
 
 def _require_same_preparation(best: Checkpoint, manifest: Manifest, models: Path) -> None:
-    ours, theirs = ({**params, "format": None} for params in (best.preprocess, manifest.params))
-    if ours != theirs:
+    if differing := preparation_differences(manifest.params, best.preprocess):
         fact = "the model was trained on data prepared with other parameters than the store's"
+        fact = f"{fact}: {', '.join(differing)}"
         raise ModelError(models / "best.pt", fact, "run python -m dvc repro, or train again")
 
 

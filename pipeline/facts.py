@@ -36,19 +36,20 @@ def facts(
         roles: each case's role in its training, by case id.
         device: what it is scored on.
     """
+    spec = best.spec.model_dump(mode="json")
     weights = sum(weight.numel() for weight in best.model.values())
     dice = "" if best.best_dice is None else f" with a validation Dice of {best.best_dice:.4f}"
     return [
         (
             "Network",
-            f"UNet3d, {weights:,} weights; {_text(best.train, 'n_channels', 'upsampling')}",
+            f"UNet3d, {weights:,} weights; {_text(spec, 'n_channels', 'upsampling')}",
         ),
         (
             "Trained",
-            f"best after {best.epoch} of {best.train['epochs']} epochs{dice}; "
+            f"best after {best.epoch} of {best.train.get('epochs', '?')} epochs{dice}; "
             f"{_text(best.train, 'loss', 'optimizer', 'lr', 'schedule')}, seed {best.seed}",
         ),
-        ("Patches", _text(best.train, "patch_zyx", "hu_window", "foreground_share")),
+        ("Patches", _text({**best.train, **spec}, "patch_zyx", "hu_window", "foreground_share")),
         ("Prepared", _text(best.preprocess, "crop", "grid", "spacing_zyx_mm", "shape_zyx")),
         ("Cases", ", ".join(_counts(manifest, roles))),
         ("Data", _data(best, manifest)),

@@ -31,6 +31,7 @@ def evaluation_digest(model: Checkpoint, device: torch.device) -> str:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         digest.update(weight.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     parts = {
+        "spec": model.spec.model_dump(mode="json"),
         "train": model.train,
         "preprocess": model.preprocess,
         "device": _device(device),

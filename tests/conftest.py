@@ -27,7 +27,7 @@ from stages.preprocess.files import CaseFiles
 from stages.preprocess.policy import RulesParams
 from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
 from stages.train.unet import UNet3d
-from tiny import PREPROCESS, TRAIN, one_thread, write_balls
+from tiny import PREPROCESS, TRAIN, one_thread, spec_of, write_balls
 
 # the same examples in every run, however slow the machine
 settings.register_profile("liver3d", deadline=None, derandomize=True)
@@ -302,6 +302,7 @@ def write_model(tmp_path):
     """Save a network, untrained by default; it predicts whole volumes unless told otherwise."""
 
     def write(network=None, *, name="best.pt", train=None, preprocess=None):
+        section = {**TRAIN, "patch_zyx": None, **(train or {})}
         checkpoint = Checkpoint(
             run_key="k",
             epoch=1,
@@ -309,7 +310,8 @@ def write_model(tmp_path):
             history=[],
             seed=1,
             split={"train": [], "validation": [], "test": []},
-            train={**TRAIN, "patch_zyx": None, **(train or {})},
+            spec=spec_of(**section),
+            train=section,
             preprocess={**PREPROCESS, **(preprocess or {})},
             data_digest="d",
             model=cpu_state(network or UNet3d(1, 2, 8)),

@@ -9,7 +9,7 @@ from stages.export.form import FORMS
 from stages.export.run import Places, run
 from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
 from stages.train.unet import UNet3d
-from tiny import PREPROCESS, TRAIN
+from tiny import PREPROCESS, TRAIN, spec_of
 
 SPLIT = {
     "train": [f"case-{index}" for index in range(5)],
@@ -41,6 +41,7 @@ def write_model(path, of=None, *, train=None, preprocess=None, **fields):
             "run_key": "k",
             "seed": 1,
             "split": SPLIT,
+            "spec": spec_of(**(train or {})),
             "train": {**TRAIN, **(train or {})},
             "preprocess": {**PREPROCESS, **(preprocess or {})},
             "data_digest": "d" * 64,

@@ -20,8 +20,7 @@ from stages.export.bundle import read_bundle
 from stages.export.graph import write_onnx
 from stages.train.device import network_on_hu
 from stages.train.intensity import to_network_input
-from stages.train.params import TrainParams
-from tiny import PREPROCESS, TRAIN, one_thread, python
+from tiny import PREPROCESS, one_thread, python, spec_of
 
 CPU = torch.device("cpu")
 HU_WINDOW = (-160.0, 240.0)
@@ -112,8 +111,7 @@ def test_the_graph_keeps_its_weights_under_the_networks_names(exported):
 
 def test_by_sliding_window_a_bundle_gives_what_the_checkpoint_gives(exported, cases):
     volume = CaseStore(cases).image("case-0")
-    params = TrainParams.model_validate(TRAIN)
-    networks = network_on_hu(network(), params, CPU), read_bundle(exported).network(CPU)
+    networks = network_on_hu(network(), spec_of(), CPU), read_bundle(exported).network(CPU)
     where = {"window_zyx": (16, 16, 16), "overlap": 0.5, "device": CPU}
     with one_thread():
         ours, theirs = (liver_probability(one, volume, **where) for one in networks)

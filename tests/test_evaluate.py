@@ -21,7 +21,7 @@ from stages.evaluate.params import EvaluateParams
 from stages.evaluate.run import run
 from stages.train.checkpoints.checkpoint import Checkpoint, cpu_state, save_checkpoint
 from stages.train.unet import UNet3d
-from tiny import PREPROCESS, SHAPE_ZYX, TRAIN, write_balls, write_params
+from tiny import PREPROCESS, SHAPE_ZYX, TRAIN, spec_of, write_balls, write_params
 
 ROLES = {"case-0": "test", "case-1": "train", "case-2": "test", "case-3": "validation"}
 HISTORY = [{"epoch": 1.0, "train/loss": 1.0}, {"epoch": 2.0, "validation/dice": 0.5}]
@@ -187,6 +187,7 @@ def untouched(balls, tmp_path_factory):
         history=HISTORY,
         seed=1,
         split={"train": ["case-1", "case-3"], "validation": ["case-0"], "test": ["case-2"]},
+        spec=spec_of(),
         train=TRAIN,
         preprocess=PREPROCESS,
         data_digest="d" * 64,

@@ -24,7 +24,7 @@ from stages.evaluate.run import run
 from stages.evaluate.scores import CaseScores
 from stages.evaluate.slice_error import SliceError
 from stages.train.checkpoints.checkpoint import Checkpoint
-from tiny import PREPROCESS, TRAIN, write_balls
+from tiny import PREPROCESS, TRAIN, spec_of, write_balls
 
 CPU = torch.device("cpu")
 PARAMS = {"cases": "test", "scope": "volume", "overlap": 0.0, "tolerance_mm": 2.0}
@@ -269,7 +269,8 @@ class TestKeys:
             checkpoint(model={"a": torch.tensor([0.0, 1.0, 1e-30])}),
             checkpoint(model={"b": torch.tensor([0.0, 1.0, 0.0])}),
             checkpoint(model={"a": torch.tensor([[0.0, 1.0, 0.0]])}),
-            checkpoint(train={**TRAIN, "hu_window": [-160, 241]}),
+            checkpoint(spec=spec_of(hu_window=[-160, 241])),
+            checkpoint(train={**TRAIN, "lr": 0.25}),
             checkpoint(preprocess={**PREPROCESS, "margin_mm": 6.0}),
         ]
         digests = {evaluation_digest(one, CPU) for one in [model, *others]}
@@ -289,6 +290,7 @@ def checkpoint(**changes):
         "run_key": "k",
         "seed": 7,
         "split": {},
+        "spec": spec_of(),
         "train": TRAIN,
         "preprocess": PREPROCESS,
         "data_digest": "d" * 64,

@@ -12,7 +12,7 @@ from cache.manifest import Manifest, read_manifest
 from pipeline.facts import facts, in_full, preparation_time, training_time, waiting_share
 from pipeline.params import read_params
 from stages.train.checkpoints.checkpoint import Checkpoint
-from tiny import PREPROCESS, TRAIN, write_params
+from tiny import PREPROCESS, TRAIN, spec_of, write_params
 
 CPU = torch.device("cpu")
 ROLES = {"case-0": "test", "case-1": "train", "case-2": "train"}
@@ -23,6 +23,7 @@ def checkpoint(**changes):
         "run_key": "k",
         "seed": 7,
         "split": {},
+        "spec": spec_of(),
         "train": TRAIN,
         "preprocess": PREPROCESS,
         "data_digest": "d" * 64,

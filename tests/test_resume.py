@@ -23,16 +23,18 @@ from project import Project, all_files, assert_same, learning_curves
 from stages.train.augment.params import AugmentationParams
 from stages.train.checkpoints.checkpoint import (
     CHECKPOINT_VERSION,
+    OLDEST_VERSION,
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
 from stages.train.checkpoints.resume import resumed, run_key
 from stages.train.loop import seed_generators
+from stages.train.params import TrainParams
 from stages.train.run import Places, Process, run
 from stages.train.split import Split
 from stages.train.stop import Stop, Stopped
-from tiny import ball_case, one_thread, python, write_store
+from tiny import ball_case, one_thread, python, spec_of, write_store
 
 CPU = torch.device("cpu")
 PATIENCE_S = 120.0
@@ -234,7 +236,7 @@ class TestGoingOn:
     )
     def test_what_makes_another_run(self, trained, name, value, is_the_same):
         last, manifest = trained.last, read_manifest(trained.cases)
-        params = last.params().model_copy(update={"folds": 2})
+        params = TrainParams(**last.train).model_copy(update={"folds": 2})
         keys = [
             run_key(one, last.seed, manifest, Split(**last.split), {})
             for one in (params, params.model_copy(update={name: value}))
@@ -454,15 +456,15 @@ class TestCheckpoints:
         assert all_files(tmp_path) == before
 
     def test_a_newer_version_is_refused_by_name(self, checkpoint, tmp_path):
-        torch.save({**vars(checkpoint), "version": 99}, tmp_path / "a.pt")
-        fact = f"has version 99; this liver3d reads version {CHECKPOINT_VERSION}"
+        torch.save({"version": 99, "network": {}}, tmp_path / "a.pt")
+        fact = f"has version 99; this liver3d reads versions 3 to {CHECKPOINT_VERSION}"
         with pytest.raises(ModelError, match=fact) as caught:
             load_checkpoint(tmp_path / "a.pt")
         assert caught.value.fix == "update liver3d"
 
     def test_an_older_version_is_to_be_trained_again(self, tmp_path):
-        torch.save({"version": CHECKPOINT_VERSION - 1, "model": {}}, tmp_path / "a.pt")
-        with pytest.raises(ModelError, match=f"has version {CHECKPOINT_VERSION - 1}") as caught:
+        torch.save({"version": OLDEST_VERSION - 1, "model": {}}, tmp_path / "a.pt")
+        with pytest.raises(ModelError, match=f"has version {OLDEST_VERSION - 1}") as caught:
             load_checkpoint(tmp_path / "a.pt")
         assert caught.value.fix == "run python -m pipeline.train again"
 
@@ -492,6 +494,7 @@ class TestCheckpoints:
             history=[{"epoch": 1.0}],
             seed=0,
             split={"train": ["a"], "validation": [], "test": []},
+            spec=spec_of(),
             train={},
             preprocess={},
             data_digest="d",

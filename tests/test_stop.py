@@ -16,6 +16,7 @@ from cache.reader import CaseStore
 from pipeline.command import STOPPED
 from project import Project, assert_same
 from stages.train.checkpoints.checkpoint import load_checkpoint
+from stages.train.params import TrainParams
 from stages.train.ranks import Ranks
 from stages.train.stop import Stop, listening
 from stages.train.validate import Validation
@@ -153,7 +154,12 @@ class TestASignal:
         stop = Stop()
         stop.ask("SIGTERM")
         validation = Validation(
-            CaseStore(cases), ["no case"], trained.last.params(), torch.device("cpu"), Ranks(), stop
+            CaseStore(cases),
+            ["no case"],
+            TrainParams(**trained.last.train),
+            torch.device("cpu"),
+            Ranks(),
+            stop,
         )
         assert validation.scores(trained.last.network()) is None
 

@@ -24,6 +24,7 @@ from stages.train.device import network_on_hu
 from stages.train.intensity import to_network_input
 from stages.train.loader.meter import Meter
 from stages.train.memory import free_bytes
+from stages.train.params import TrainParams
 from stages.train.ranks import Ranks
 from stages.train.split import read_split
 from stages.train.step import Learnt, News
@@ -448,7 +449,7 @@ class TestAveragedWeights:
     def test_the_scores_of_the_validation_are_theirs(self, averaged):
         last, store = averaged.last, CaseStore(averaged.cases)
         case_ids = last.split["validation"]
-        validation = Validation(store, case_ids, last.params(), CPU, Ranks(), Stop())
+        validation = Validation(store, case_ids, TrainParams(**last.train), CPU, Ranks(), Stop())
         scores = [{"epoch": 2, **score.saved()} for score in validation.scores(last.network())]
         assert [one for one in last.validations if one["epoch"] == 2] == scores
 
@@ -543,7 +544,7 @@ def test_it_overfits_two_patches(tmp_path):
     )
     assert ended.exit_code == 0
     checkpoint, store = load_checkpoint(project.models / "best.pt"), CaseStore(project.cases)
-    network = network_on_hu(checkpoint.network(), checkpoint.params(), CPU)
+    network = network_on_hu(checkpoint.network(), checkpoint.spec, CPU)
     for case_id in store.case_ids:
         probability = liver_probability(
             network, store.image(case_id), window_zyx=None, overlap=0, device=CPU

@@ -36,7 +36,8 @@ def _one_thread():
 def make_trainer():
     """A trainer of a new network."""
     params = TrainParams.model_validate({**TRAIN, "loss": "cross_entropy"})
-    state = Checkpoint("key", 1, {}, params.model_dump(mode="json"), {}, "digest")
+    train = params.model_dump(mode="json")
+    state = Checkpoint("key", 1, {}, params.spec, train, preprocess={}, data_digest="digest")
     work = Work(steps=10, largest_zyx=(16, 16, 16), device=torch.device("cpu"), ranks=Ranks())
     return build_trainer(params, state, work)
 

@@ -20,6 +20,7 @@ from cache.formats import backends
 from cache.grid import Box, Grid
 from cache.manifest import Manifest, entry_of, write_manifest
 from cache.writer import write_case
+from stages.network import NetworkSpec
 from stages.train.unet import UNet3d
 
 REPO = Path(__file__).parent.parent
@@ -73,6 +74,11 @@ TRAIN = {
     "keep_above_iou": None,
     "trackers": [],
 }
+
+
+def spec_of(**train):
+    """The network that the tiny ``train`` section describes, some of its values changed."""
+    return NetworkSpec.of_training({**TRAIN, **train})
 
 
 def ball(shape_zyx, centre_zyx, radius):

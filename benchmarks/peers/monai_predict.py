@@ -67,8 +67,8 @@ class Watch:
 def main(model: Path, ct: Path, mask: Path, overlap: float) -> None:
     """Predict one CT."""
     checkpoint = load_checkpoint(model)
-    train = checkpoint.params()
-    network = network_on_hu(checkpoint.network(), train, CPU)
+    spec = checkpoint.spec
+    network = network_on_hu(checkpoint.network(), spec, CPU)
     z, y, x = checkpoint.preprocess["spacing_zyx_mm"]
     shown = []
 
@@ -93,7 +93,7 @@ def main(model: Path, ct: Path, mask: Path, overlap: float) -> None:
     watch.lap("prepare")
     found = sliding_window_inference(
         case["image"][None],
-        train.patch_zyx[::-1],
+        spec.patch_zyx[::-1],
         1,
         probability,
         overlap=overlap,

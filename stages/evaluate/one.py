@@ -21,6 +21,7 @@ from stages.evaluate.slice_error import SliceError
 from stages.evaluate.stopwatch import Stopwatch
 from stages.evaluate.window import Network, Probability, liver_probability
 from stages.image_file import unwritable
+from stages.network import SMALLEST_SIDE
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Model:
         background: what the report says of it.
         digest: over all of it, the device and the code; empty where that is not known, and then
             no case of an earlier run is believed to be finished.
+        smallest_side: voxels that it needs on every axis.
     """
 
     network: Network
@@ -43,6 +45,7 @@ class Model:
     roles: dict[str, Role]
     background: Background
     digest: str = ""
+    smallest_side: int = SMALLEST_SIDE
 
     def role(self, case_id: str) -> Role:
         """What a case was to it; one the training never knew is as good as a test case."""
@@ -105,6 +108,7 @@ def _probability(evaluation: Evaluation, case_id: str) -> Probability:
             window_zyx=evaluation.model.window_zyx,
             overlap=evaluation.params.overlap,
             device=evaluation.device,
+            smallest_side=evaluation.model.smallest_side,
         )
 
 

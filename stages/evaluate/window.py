@@ -18,12 +18,12 @@ from torch import Tensor
 from cache.case import AIR_HU, Volume
 from cache.errors import ModelError
 from cache.grid import Box, Triple, triple
+from stages.network import SMALLEST_SIDE
 
 Network = Callable[[Tensor], Tensor]  # HU float32 (B, 1, D, H, W) -> logits (B, 2, D, H, W)
 PatchProbability = Callable[[Tensor], Tensor]  # HU float32 -> of liver, both (B, 1, D, H, W)
 Probability = NDArray[np.float32]
 
-SMALLEST_SIDE = 16  # UNet3d's; smaller volumes are padded with air
 SIGMA = 0.125  # of the Gaussian, of a window's side; both as in MONAI, and before it in nnU-Net
 LEAST_WEIGHT = 1e-3  # of a voxel: at a window's corners the Gaussian is as good as zero
 
@@ -45,9 +45,19 @@ class Windows:
     starts_zyx: tuple[list[int], list[int], list[int]]
 
     @classmethod
-    def over(cls, volume_zyx: Triple, window_zyx: Triple | None, overlap: float) -> "Windows":
-        """The windows over a volume of this shape; without a window's shape, one for all of it."""
-        shape = window_zyx or triple(max(SMALLEST_SIDE, side) for side in volume_zyx)
+    def over(
+        cls,
+        volume_zyx: Triple,
+        window_zyx: Triple | None,
+        overlap: float,
+        *,
+        smallest_side: int = SMALLEST_SIDE,
+    ) -> "Windows":
+        """The windows over a volume of this shape; without a window's shape, one for all of it.
+
+        That one is no smaller than the network needs.
+        """
+        shape = window_zyx or triple(max(smallest_side, side) for side in volume_zyx)
         padded = triple(map(max, volume_zyx, shape))
         before = [(whole - side) // 2 for whole, side in zip(padded, volume_zyx, strict=True)]
         after = [first + side for first, side in zip(before, volume_zyx, strict=True)]
@@ -76,6 +86,7 @@ def liver_probability(
     window_zyx: Triple | None,
     overlap: float,
     device: torch.device,
+    smallest_side: int = SMALLEST_SIDE,
 ) -> Probability:
     """The probability of liver at every voxel of a prepared volume.
 
@@ -87,11 +98,13 @@ def liver_probability(
         overlap: of neighbouring patches, as a share of their side; they are blended with
             Gaussian weights.
         device: where the network is.
+        smallest_side: that the network takes, voxels; smaller volumes are padded with air.
 
     Returns:
         float32 in [0, 1], (Z, Y, X).
     """
-    windows = Windows.over(triple(volume.shape), window_zyx, overlap)
+    shape = triple(volume.shape)
+    windows = Windows.over(shape, window_zyx, overlap, smallest_side=smallest_side)
     probability = np.empty(volume.shape, np.float32)
     for number, plane in enumerate(
         probability_planes(liver_of(network), volume, windows, device=device)

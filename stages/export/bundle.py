@@ -42,12 +42,14 @@ class Bundle:
         path: of the graph.
         preprocess: the ``preprocess`` section that its training data was prepared with.
         window_zyx: shape of the sliding window's patches; None for whole volumes.
+        smallest_side: voxels that the graph needs on every axis.
         digest: SHA-256 of the graph's file.
     """
 
     path: Path
     preprocess: dict[str, Any]
     window_zyx: Triple | None
+    smallest_side: int
     digest: str
 
     def network(self, device: torch.device) -> "Network":
@@ -112,7 +114,8 @@ def read_bundle(folder: Path) -> Bundle:
     if digest != preparation.graph.sha256:
         fact = f"is damaged, or belongs to another bundle: {FILE} has another digest of it"
         raise ModelError(path, fact, AGAIN)
-    return Bundle(path, preparation.preprocess, preparation.window_zyx, digest)
+    smallest_side = preparation.graph.smallest_side
+    return Bundle(path, preparation.preprocess, preparation.window_zyx, smallest_side, digest)
 
 
 def _read_preparation(path: Path) -> Preparation:

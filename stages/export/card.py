@@ -57,12 +57,15 @@ def card_text(card: Card, *, code: dict[str, str]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(figure=figure, versions=versions, sides=sides, ranges=ranges)
+    environment.filters.update(
+        figure=figure, versions=versions, sides=sides, ranges=ranges, stated=stated
+    )
     checkpoint = card.checkpoint
     roles = {role: len(patients) for role, patients in checkpoint.split.items()}
     return environment.get_template("card.md.j2").render(
         card=card,
         checkpoint=checkpoint,
+        spec=checkpoint.spec,
         train=checkpoint.train,
         preprocess=checkpoint.preprocess,
         weights=sum(weight.numel() for weight in checkpoint.weights.values()),
@@ -113,6 +116,11 @@ def figure(value: Any, digits: int = 3) -> str:
 def versions(code: dict[str, str]) -> str:
     """Names and versions, in one line."""
     return ", ".join(f"{name} {version}" for name, version in code.items()) or "unknown"
+
+
+def stated(section: dict[str, Any], *names: str) -> str:
+    """Parameters by name, each with a comma behind it, but those that the section lacks."""
+    return "".join(f"`{name}` {section[name]}, " for name in names if name in section)
 
 
 def sides(values: Sequence[Any] | None) -> str:

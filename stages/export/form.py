@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from stages.evaluate.window import Network
 from stages.export import program
 from stages.export.bundle import read_bundle
 from stages.export.graph import write_onnx
 from stages.export.preparation import GraphName
-from stages.train.params import SMALLEST_SIDE
-from stages.train.unet import UNet3d
+from stages.network import SMALLEST_SIDE
 
-Writer = Callable[[Path, UNet3d, tuple[float, float] | None], None]
+Writer = Callable[[Path, nn.Module, tuple[float, float] | None], None]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stages.export.extra import required
 from stages.export.foreign import INPUT, OUTPUT
+from stages.network import SMALLEST_SIDE
 from stages.train.unet import Double, DoubleConv, Down, Halve, Out, UNet3d, Up
 
 OPSET = 17  # read by onnxruntime from 1.12 on; the operators below need no more
@@ -21,13 +22,14 @@ IR_VERSION = 8
 SIDES = ("depth", "height", "width")
 TWO = (2, 2, 2)
 MEANING = (
-    "hu: CT in Hounsfield units, float32 (batch, 1, depth, height, width), every side at least 16;"
+    "hu: CT in Hounsfield units, float32 (batch, 1, depth, height, width), every side at least"
+    f" {SMALLEST_SIDE};"
     " logits: float32 (batch, 2, depth, height, width), background and liver."
     " Not for clinical use."
 )
 
 
-def write_onnx(path: Path, network: UNet3d, hu_window: tuple[float, float] | None) -> None:
+def write_onnx(path: Path, network: nn.Module, hu_window: tuple[float, float] | None) -> None:
     """Write the network as an ONNX file, weights inside; batch and sides stay open.
 
     Args:
@@ -38,7 +40,10 @@ def write_onnx(path: Path, network: UNet3d, hu_window: tuple[float, float] | Non
 
     Raises:
         ParamsError: onnx is not installed.
+        TypeError: it is another network than UNet3d.
     """
+    if not isinstance(network, UNet3d):
+        raise TypeError(f"no graph of {type(network).__name__} can be written")
     onnx = required("onnx")
     graph = Graph(onnx)
     logits = _unet(graph, network, _windowed(graph, hu_window))

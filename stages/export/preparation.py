@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, model_validator
 
 from cache.grid import Triple
+from stages.network import CLASSES
 
 FILE = "preparation.json"
 VERSION = 1
@@ -33,7 +34,7 @@ class Preparation(BaseModel, frozen=True):
     outside_hu: int = -1000  # air, where the window leaves the volume
     hu_window: tuple[float, float] | None  # for information: the graph does it
     threshold: float = 0.5  # of the probability of liver, after interpolation to the CT's grid
-    classes: tuple[str, ...] = ("background", "liver")
+    classes: tuple[str, ...] = CLASSES
     axes: str = "volumes are (Z, Y, X); names end in the order of their values"
     orientation: str = (
         "LPS: x grows towards the patient's left, y towards the back, z towards the head"

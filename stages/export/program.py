@@ -8,7 +8,6 @@ from torch.export import Dim
 
 from stages.evaluate.window import Network
 from stages.train.intensity import to_network_input
-from stages.train.unet import UNet3d
 
 # torch.export takes a side of one voxel for a constant, and four halvings of 16 to 31 leave one
 SMALLEST_SIDE = 32
@@ -18,7 +17,7 @@ EXAMPLE = (2, 1, 33, 34, 35)
 class OnHu(nn.Module):
     """The network with its HU window in front of it, for prediction."""
 
-    def __init__(self, network: UNet3d, hu_window: tuple[float, float] | None) -> None:
+    def __init__(self, network: nn.Module, hu_window: tuple[float, float] | None) -> None:
         super().__init__()
         self.network = network.eval()
         self.hu_window = hu_window
@@ -29,7 +28,7 @@ class OnHu(nn.Module):
         return logits
 
 
-def write_program(path: Path, network: UNet3d, hu_window: tuple[float, float] | None) -> None:
+def write_program(path: Path, network: nn.Module, hu_window: tuple[float, float] | None) -> None:
     """Write the network as an exported program; batch and sides from 32 voxels on stay open.
 
     Args:

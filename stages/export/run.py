@@ -70,8 +70,7 @@ def run(places: Places, form: Form, *, code: dict[str, str]) -> Parity:
     sample = sample_of(places.cases, checkpoint)
     with replacing(places.out.resolve()) as partial:  # "." has no name of its own
         partial.mkdir()
-        params = checkpoint.params()
-        form.write(partial / form.file, checkpoint.network(), params.hu_window)
+        form.write(partial / form.file, checkpoint.network(), checkpoint.spec.hu_window)
         preparation = _preparation(checkpoint, partial / form.file, form)
         write_json(partial / FILE, preparation.model_dump(mode="json"))
         parity = _parity(checkpoint, form.open(partial), sample, form.smallest_side)
@@ -100,7 +99,7 @@ def _require_replaceable(out: Path) -> None:
 
 
 def _require_large_windows(checkpoint: Checkpoint, form: Form) -> None:
-    window_zyx = checkpoint.params().patch_zyx
+    window_zyx = checkpoint.spec.patch_zyx
     if window_zyx is not None and min(window_zyx) < form.smallest_side:
         sides = "·".join(map(str, window_zyx))
         fact = f"is {form.name}, which takes {form.smallest_side} voxels on every axis or more;"
@@ -108,25 +107,26 @@ def _require_large_windows(checkpoint: Checkpoint, form: Form) -> None:
 
 
 def _preparation(checkpoint: Checkpoint, graph: Path, form: Form) -> Preparation:
-    params = checkpoint.params()
+    spec = checkpoint.spec
     digest = hashlib.sha256(graph.read_bytes()).hexdigest()
     return Preparation(
         graph=GraphFile(file=form.file, sha256=digest, smallest_side=form.smallest_side),
         preprocess=checkpoint.preprocess,
-        window_zyx=params.patch_zyx,
-        hu_window=params.hu_window,
+        window_zyx=spec.patch_zyx,
+        hu_window=spec.hu_window,
+        classes=spec.classes,
     )
 
 
 def _parity(
     checkpoint: Checkpoint, exported: Network, sample: Sample, smallest_side: int
 ) -> Parity:
-    params = checkpoint.params()
+    spec = checkpoint.spec
     # contiguous and in float32, which is exact: channels last, torch's GroupNorm of 96·128·128
     # voxels on a CPU was off by 1e-3, and mixed precision is by more
-    trained = OnHu(checkpoint.network(), params.hu_window)
+    trained = OnHu(checkpoint.network(), spec.hu_window)
     return compared(
-        trained, exported, sample, window_zyx=params.patch_zyx, smallest_side=smallest_side
+        trained, exported, sample, window_zyx=spec.patch_zyx, smallest_side=smallest_side
     )
 
 

@@ -13,6 +13,7 @@ from cache.manifest import NAME
 from cache.orientation import to_lps
 from cache.reader import CaseStore
 from stages.phantom.make import make_phantom
+from stages.preprocess.params import preparation_differences
 from stages.train.checkpoints.checkpoint import Checkpoint
 from stages.train.split import Split
 
@@ -45,22 +46,16 @@ def sample_of(cases: Path, checkpoint: Checkpoint) -> Sample:
     Raises:
         StoreError: the store is damaged.
     """
-    window_zyx = checkpoint.params().patch_zyx
+    window_zyx = checkpoint.spec.patch_zyx
     if not (cases / NAME).is_file():
         return _phantom(checkpoint, window_zyx, "there is no store")
     store = CaseStore(cases)
-    if not has_same_preparation(checkpoint, store.manifest.params):
+    if preparation_differences(checkpoint.preprocess, store.manifest.params):
         return _phantom(checkpoint, window_zyx, "the store is prepared otherwise")
     case_id, origin = _chosen(store, Split(**checkpoint.split))
     shape = store.manifest.cases[case_id].shape_zyx
     box = _box(shape, _centre(store.foreground_zyx(case_id), shape), window_zyx)
     return Sample(store.read(Patch(case_id, box))[0], origin)
-
-
-def has_same_preparation(checkpoint: Checkpoint, params: dict[str, object]) -> bool:
-    """Whether a store's data was prepared as the model's; the format of its files is no matter."""
-    ours, theirs = ({**one, "format": None} for one in (checkpoint.preprocess, params))
-    return ours == theirs
 
 
 def _chosen(store: CaseStore, split: Split) -> tuple[str, str]:

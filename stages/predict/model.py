@@ -14,7 +14,7 @@ import torch
 from cache.errors import ModelError, ParamsError
 from cache.grid import Triple
 from stages.evaluate.window import Network
-from stages.preprocess.params import PreprocessParams, preparation_of
+from stages.preprocess.params import PreprocessParams, preparation_differences, preparation_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Model:
         network: HU as float32 (B, 1, D, H, W) -> logits (B, 2, D, H, W).
         preprocess: the ``preprocess`` section its training data was prepared with.
         window_zyx: shape of the patches it was trained on; None for whole volumes.
+        smallest_side: voxels that it needs on every axis.
         digest: SHA-256 of its file; of a bundle, of the graph's.
         name: of its file or folder.
     """
@@ -32,6 +33,7 @@ class Model:
     network: Network
     preprocess: PreprocessParams
     window_zyx: Triple | None
+    smallest_side: int
     digest: str
     name: str
 
@@ -57,6 +59,11 @@ class Ensemble:
     def window_zyx(self) -> Triple | None:
         """Shape of the patches they are shown; None for whole volumes."""
         return self.models[0].window_zyx
+
+    @property
+    def smallest_side(self) -> int:
+        """Voxels that each of them has enough of on every axis."""
+        return max(model.smallest_side for model in self.models)
 
     @property
     def digests(self) -> list[str]:
@@ -102,13 +109,13 @@ def _checkpoint(path: Path, device: torch.device) -> Model:
     from stages.train.device import network_on_hu
 
     checkpoint = load_checkpoint(path)
-    train = checkpoint.params()
-    network = network_on_hu(checkpoint.network(), train, device)
+    spec = checkpoint.spec
+    network = network_on_hu(checkpoint.network(), spec, device)
     fix = "use the liver3d it was trained with, or train it again"
     preprocess = preparation_of(checkpoint.preprocess, path, made="was trained", fix=fix)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Model(network, preprocess, train.patch_zyx, digest, path.name)
+    return Model(network, preprocess, spec.patch_zyx, spec.smallest_side, digest, path.name)
 
 
 def _bundle(path: Path, device: torch.device) -> Model:
@@ -118,7 +125,14 @@ def _bundle(path: Path, device: torch.device) -> Model:
     fix = "use the liver3d it was exported with, or export it again"
     preprocess = preparation_of(bundle.preprocess, path, made="was exported", fix=fix)
     network = bundle.network(device)
-    return Model(network, preprocess, bundle.window_zyx, bundle.digest, path.resolve().name)
+    return Model(
+        network,
+        preprocess,
+        bundle.window_zyx,
+        bundle.smallest_side,
+        bundle.digest,
+        path.resolve().name,
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -138,11 +152,7 @@ def _device_of_bundles(name: str) -> torch.device:
 
 def _require_alike(first: tuple[Path, Model], other: tuple[Path, Model]) -> None:
     """Refuse to average models that would have to be shown a CT in two ways."""
-    ours, theirs = _shown(first[1]), _shown(other[1])
-    differing = [
-        f"{key} is {theirs[key]}, not {ours[key]}" for key in ours if ours[key] != theirs[key]
-    ]
-    if differing:
+    if differing := preparation_differences(_shown(first[1]), _shown(other[1])):
         fact = f"cannot be averaged with {first[0]}: {', '.join(differing)}"
         fix = "name models of one preparation and patch, such as the folds of a cross-validation"
         raise ModelError(other[0], fact, fix)
@@ -150,5 +160,5 @@ def _require_alike(first: tuple[Path, Model], other: tuple[Path, Model]) -> None
 
 def _shown(model: Model) -> dict[str, Any]:
     """All that decides what a model is shown of a CT."""
-    fields = model.preprocess.model_dump(mode="json", exclude={"format"})
+    fields = model.preprocess.model_dump(mode="json")
     return {**fields, "patch_zyx": model.window_zyx and list(model.window_zyx)}

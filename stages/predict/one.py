@@ -178,7 +178,12 @@ def read_prepared(path: Path, params: PreprocessParams) -> Prepared:
 
 def network_planes(volume: Volume, ensemble: Ensemble, choices: Choices) -> Iterator[Probability]:
     """The models' mean probability of liver on the prepared grid, plane by plane, with a bar."""
-    windows = Windows.over(triple(volume.shape), ensemble.window_zyx, choices.overlap)
+    windows = Windows.over(
+        triple(volume.shape),
+        ensemble.window_zyx,
+        choices.overlap,
+        smallest_side=ensemble.smallest_side,
+    )
     networks = [model.network for model in ensemble.models]
     mean = mean_probability(networks, is_mirrored=choices.tta)
     with tqdm(total=windows.count, desc="patches", leave=False, disable=None) as bar:

@@ -1,5 +1,6 @@
 """The ``preprocess:`` section of params.yaml."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +29,9 @@ LayoutName = Literal[
     "image-label",
 ]
 NeededWhen = tuple[str, str, object]  # (choice, key it needs, value of that key)
+
+# what a parameter stood for before there was one; sections of older models and stores lack it
+BEFORE: dict[str, Any] = {}
 
 
 class PreprocessParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -65,6 +69,9 @@ class PreprocessParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fal
 def preparation_of(fields: dict[str, Any], where: Path, *, made: str, fix: str) -> PreprocessParams:
     """The ``preprocess`` section that a store or a model was made with.
 
+    A parameter that it lacks, since it is older, has the value that it stood for then. One that
+    this version does not know is refused: who knows what it does to a CT.
+
     Args:
         fields: what it holds of that section.
         where: the store or the model.
@@ -75,8 +82,23 @@ def preparation_of(fields: dict[str, Any], where: Path, *, made: str, fix: str) 
         ParamsError: it has parameters that this version does not know, or lacks some.
     """
     try:
-        return PreprocessParams.model_validate(fields)
+        return PreprocessParams.model_validate({**BEFORE, **fields})
     except ValidationError as error:
         names = ", ".join(str(fault["loc"][0]) for fault in error.errors() if fault["loc"])
         fact = f"{made} with parameters this liver3d does not know: {names}"
         raise ParamsError(where, fact, fix) from error
+
+
+def preparation_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What sets two preparations apart, a line each; the format of a store's files is no matter.
+
+    Args:
+        ours: a ``preprocess`` section, as JSON has it.
+        theirs: another one, of which the lines tell.
+    """
+    one, other = {**BEFORE, **ours}, {**BEFORE, **theirs}
+    return [
+        f"{key} is {other.get(key)}, not {one.get(key)}"
+        for key in sorted((one.keys() | other.keys()) - {"format"})
+        if one.get(key) != other.get(key)
+    ]

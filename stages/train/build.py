@@ -13,12 +13,12 @@ from stages.train.average import Average
 from stages.train.checkpoints.checkpoint import Checkpoint
 from stages.train.device import make_scaler, place
 from stages.train.losses import make_loss
+from stages.train.networks import make_network
 from stages.train.optimizer import make_optimizer, make_rate
 from stages.train.params import TrainParams
 from stages.train.ranks import Ranks, everyones
 from stages.train.step import Trainer
 from stages.train.tune import Engine, choose_engine
-from stages.train.unet import UNet3d
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def build_trainer(params: TrainParams, state: Checkpoint, work: Work) -> Trainer
     """
     device, ranks = work.device, work.ranks
     torch.manual_seed(state.seed)
-    network = UNet3d(1, 2, params.n_channels, params.upsampling)
+    network = make_network(params.spec)
     if state.model:
         network.load_state_dict(state.model)
     engine = _engine(network.to(device), params, work)

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from cache.errors import ParamsError
+from stages.network import NetworkSpec
 from stages.train.intensity import to_network_input
 from stages.train.params import TrainParams
 
 LOG = logging.getLogger(__name__)
 TENSOR_CORES = (7, 0)  # compute capability from which on GPUs multiply fp16 faster than fp32
 
-Precision = Literal["bf16", "fp16", "fp32"]
+Chosen = Literal["bf16", "fp16", "fp32"]
 Layout = Literal["contiguous", "channels last"]
+WithPrecision = TrainParams | NetworkSpec
 
 
 def choose_device(name: str) -> torch.device:
@@ -80,8 +82,8 @@ def has_unused_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
 
 
-def chosen_precision(params: TrainParams, device: torch.device) -> Precision:
-    """The precision that ``train.precision`` comes to on a device.
+def chosen_precision(params: WithPrecision, device: torch.device) -> Chosen:
+    """The precision that ``precision`` comes to on a device.
 
     ``auto`` is bf16 on a GPU that has it in hardware (others emulate it, slower than fp32), fp16 on
     an older one with tensor cores, else fp32.
@@ -95,7 +97,7 @@ def chosen_precision(params: TrainParams, device: torch.device) -> Precision:
     return "fp16" if torch.cuda.get_device_capability(device) >= TENSOR_CORES else "fp32"
 
 
-def autocast(params: TrainParams, device: torch.device) -> AbstractContextManager[None]:
+def autocast(params: WithPrecision, device: torch.device) -> AbstractContextManager[None]:
     """Mixed precision, where it is to be."""
     chosen = chosen_precision(params, device)
     kind = torch.float16 if chosen == "fp16" else torch.bfloat16
@@ -172,14 +174,14 @@ def place(network: nn.Module, device: torch.device, layout: Layout | None = None
 
 
 def network_on_hu(
-    network: nn.Module, params: TrainParams, device: torch.device
+    network: nn.Module, spec: NetworkSpec, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
     """The network as evaluation sees it: HU (B, 1, D, H, W) in, logits (B, 2, D, H, W) out."""
     network = place(network, device)
 
     def predict(volume: Tensor) -> Tensor:
-        with autocast(params, device):
-            logits: Tensor = network(to_network_input(volume, params.hu_window))
+        with autocast(spec, device):
+            logits: Tensor = network(to_network_input(volume, spec.hu_window))
         return logits
 
     return predict

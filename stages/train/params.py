@@ -9,29 +9,25 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
+from stages.network import HuWindow, NetworkSpec, PatchZyx, Precision, Upsampling, Width
 from stages.train.augment.params import AugmentationParams
 
-GROUPS = 8  # of the GroupNorm layers, as in the notebook; every width is a multiple of n_channels
-SMALLEST_SIDE = 16  # four poolings by two
-
 Share = Annotated[float, Field(ge=0, le=1)]
-Side = Annotated[int, Field(ge=SMALLEST_SIDE)]
 
 
 class TrainParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How ``UNet3d`` is trained. Every key is required; none is hidden here."""
 
-    n_channels: PositiveInt  # width of the first level
-    upsampling: Literal["trilinear", "transposed"]
-    patch_zyx: tuple[Side, Side, Side] | None  # what the network sees, voxels; null: whole volumes
+    n_channels: Width  # width of the first level
+    upsampling: Upsampling
+    patch_zyx: PatchZyx | None  # what the network sees, voxels; null: whole volumes
     batch_size: PositiveInt
     patches_per_case: PositiveInt  # in an epoch
     foreground_share: Share  # of the patches, centred on a liver voxel
-    hu_window: tuple[float, float] | None  # (low, high) HU, clipped; null feeds raw HU
+    hu_window: HuWindow | None  # (low, high) HU, clipped; null feeds raw HU
     augmentation: AugmentationParams | None  # of the patches; null: none at all
     residency: Literal["auto", "device", "host", "disk"]  # where the training set lies meanwhile
     epochs: PositiveInt
@@ -48,7 +44,7 @@ class TrainParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     clip_norm: PositiveFloat | None  # of the gradient; null: as it is
     ema: Annotated[float, Field(gt=0, lt=1)] | None  # decay of the averaged weights; null: none
     loss: Literal["cross_entropy", "dice_ce"]
-    precision: Literal["auto", "bf16", "fp16", "fp32"]
+    precision: Precision
     compile: Literal["auto", "always", "never"]
     deterministic: bool
     validate_every: PositiveInt  # epochs
@@ -61,21 +57,13 @@ class TrainParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     keep_above_iou: Share | None  # epochs with a validation IoU above it are kept; null: none
     trackers: list[Literal["tensorboard", "mlflow"]]  # that are told every epoch
 
-    @field_validator("n_channels")
-    @classmethod
-    def _channels_fill_the_groups(cls, n_channels: int) -> int:
-        if n_channels % GROUPS:
-            nearest = max(GROUPS, round(n_channels / GROUPS) * GROUPS)
-            raise ValueError(
-                f"{n_channels} channels cannot be divided into the {GROUPS} groups of GroupNorm;"
-                f" take a multiple of {GROUPS} such as {nearest}"
-            )
-        return n_channels
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network it trains."""
+        return NetworkSpec.of_training(self.model_dump(mode="json"))
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> Self:
-        if self.hu_window is not None and self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError(f"hu_window is {list(self.hu_window)}; low must be below high")
         kinds = self.augmentation.intensity_names if self.augmentation else []
         if self.hu_window is None and kinds:
             raise ValueError(

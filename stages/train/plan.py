@@ -12,9 +12,9 @@ from cache.case import Voxels
 from cache.errors import StoreError
 from cache.grid import Box, Triple, TripleMm, triple
 from cache.reader import CaseStore
+from stages.network import SMALLEST_SIDE
 from stages.train.augment.draw import draw
 from stages.train.augment.params import AugmentationParams
-from stages.train.params import SMALLEST_SIDE
 from stages.train.sample import Sample
 
 # what else is drawn from (seed, epoch, i), each from a stream of its own

@@ -197,6 +197,7 @@ def _start(
         run_key=run_key(params, seed, manifest, split, began.record),
         seed=seed,
         split=vars(split),
+        spec=params.spec,
         train=params.model_dump(mode="json"),
         preprocess=manifest.params,
         data_digest=manifest.digest,

@@ -7,14 +7,14 @@ import torch
 
 from cache.errors import ModelError
 from cache.files import replacing
+from stages.network import NetworkSpec
 from stages.train.augment.apply import network_input
 from stages.train.checkpoints.checkpoint import cpu_state
 from stages.train.losses import make_loss
-from stages.train.params import TrainParams
+from stages.train.networks import make_network
 from stages.train.ranks import everyones
 from stages.train.sample import Batch
 from stages.train.step import NotFinite, Trainer
-from stages.train.unet import UNet3d
 
 
 def explained(error: NotFinite, trainer: Trainer, batch: Batch, path: Path) -> ModelError:
@@ -29,7 +29,8 @@ def explained(error: NotFinite, trainer: Trainer, batch: Batch, path: Path) -> M
     inputs, mask = network_input(batch, trainer.params.hu_window)
     with replacing(path) as partial:
         kept = {
-            "params": trainer.params.model_dump(mode="json"),
+            "spec": trainer.params.spec.model_dump(mode="json"),
+            "loss": trainer.params.loss,
             "model": cpu_state(trainer.network),
             "inputs": inputs.cpu(),
             "mask": mask.cpu(),
@@ -57,10 +58,9 @@ def replayed(path: Path) -> tuple[float, dict[str, float]]:
         The loss, and of each weight the largest absolute value of its gradient.
     """
     kept = torch.load(path, map_location="cpu", weights_only=True)
-    params = TrainParams.model_validate(kept["params"])
-    network = UNet3d(1, 2, params.n_channels, params.upsampling)
+    network = make_network(NetworkSpec.model_validate(kept["spec"]))
     network.load_state_dict(kept["model"])
-    value = make_loss(params.loss)(network(kept["inputs"]), kept["mask"])
+    value = make_loss(kept["loss"])(network(kept["inputs"]), kept["mask"])
     value.backward()  # type: ignore[no-untyped-call]
     gradients = {
         name: float(weight.grad.abs().max())

@@ -4,16 +4,12 @@ Source: Çiçek et al., "3D U-Net: learning dense volumetric segmentation from s
 MICCAI 2016, with group instead of batch normalisation and a fourth level that keeps its width.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.network import GROUPS, SMALLEST_SIDE, Upsampling
 from stages.train import exact
-from stages.train.params import GROUPS, SMALLEST_SIDE
-
-Upsampling = Literal["trilinear", "transposed"]
 
 
 class DoubleConv(nn.Module):

@@ -73,11 +73,13 @@ class Validation:
         return list(self.ranks.share(self.case_ids))
 
     def _score(self, network: nn.Module, case_id: str) -> Score:
+        spec = self.params.spec
         probability = liver_probability(
-            network_on_hu(network, self.params, self.device),
+            network_on_hu(network, spec, self.device),
             self.store.image(case_id),
-            window_zyx=self.params.patch_zyx,
+            window_zyx=spec.patch_zyx,
             overlap=OVERLAP,
+            smallest_side=spec.smallest_side,
             device=self.device,
         )
         counts = overlap(probability > 0.5, self.store.mask(case_id))

@@ -50,7 +50,7 @@ def beginning(path: Path | None, models: Path, params: TrainParams, split: Split
         raise ModelError(path, fact, "copy it elsewhere, or name another folder with --out")
     model = load_checkpoint(path)
     for name in SHAPING:
-        if (theirs := model.train[name]) != (ours := getattr(params, name)):
+        if (theirs := getattr(model.spec, name)) != (ours := getattr(params.spec, name)):
             fact = f"has train.{name} {theirs}, and this run {ours}"
             raise ModelError(path, fact, f"set train.{name} to {theirs}")
     for role in ("validation", "test"):

@@ -2,20 +2,30 @@
 
 import shutil
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, TypeAdapter, ValidationError
 from torch import nn
 
 from cache.errors import ModelError
 from cache.files import replacing
-from stages.train.params import TrainParams
-from stages.train.unet import UNet3d
+from stages.network import NetworkSpec
+from stages.train.checkpoints.fields import EpochRow, Origin, Roles, ScoreRow
+from stages.train.checkpoints.fields import Row as Row
+from stages.train.checkpoints.sealed import (
+    FIX,
+    damaged,
+    read_sealed,
+    reason_of,
+    without_digest,
+    write_sealed,
+)
+from stages.train.networks import make_network, misfit
 
-CHECKPOINT_VERSION = 3
-
-Row = dict[str, float]
+CHECKPOINT_VERSION = 4
+OLDEST_VERSION = 3  # has the network in its ``train`` section alone, and no digest
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,9 @@ class Checkpoint:
         run_key: SHA-256 over parameters and data; only the same run resumes from here.
         seed: of the split, the weights and the plan.
         split: patient ids by role, as ``split.json`` has them.
-        train: the ``train`` section it was trained with.
+        spec: the network, all that is needed to build it and to show it a CT.
+        train: the ``train`` section it was trained with, for the record: it may have other keys
+            than those of today.
         preprocess: the ``preprocess`` section its data was prepared with.
         data_digest: of the manifest it was trained on.
         began_from: the file and the digest of the weights it began with; empty for random ones.
@@ -48,38 +60,34 @@ class Checkpoint:
     """
 
     run_key: str
-    seed: int
-    split: dict[str, list[str]]
+    seed: NonNegativeInt
+    split: Roles
+    spec: NetworkSpec
     train: dict[str, Any]
     preprocess: dict[str, Any]
     data_digest: str
-    began_from: dict[str, str] = field(default_factory=dict)
+    began_from: Origin = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)
-    epoch: int = 0
-    batch: int = 0
+    epoch: NonNegativeInt = 0
+    batch: NonNegativeInt = 0
     tally: dict[str, Any] = field(default_factory=dict)
-    trained_s: float = 0.0
+    trained_s: NonNegativeFloat = 0.0
     best_dice: float | None = None
-    history: list[Row] = field(default_factory=list)
-    validations: list[dict[str, Any]] = field(default_factory=list)
+    history: list[EpochRow] = field(default_factory=list)
+    validations: list[ScoreRow] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
     average: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
-
-    def params(self) -> TrainParams:
-        """The ``train`` section, checked."""
-        return TrainParams.model_validate(self.train)
 
     @property
     def weights(self) -> dict[str, Any]:
         """The weights to predict with: the averaged ones where there are any."""
         return self.average or self.model
 
-    def network(self) -> UNet3d:
+    def network(self) -> nn.Module:
         """The network with the weights to predict with, on the CPU."""
-        params = self.params()
-        network = UNet3d(1, 2, params.n_channels, params.upsampling)
+        network = make_network(self.spec)
         network.load_state_dict(self.weights)
         return network.eval()
 
@@ -101,12 +109,18 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None
     """
     try:
         with replacing(path) as partial:
-            torch.save({"version": CHECKPOINT_VERSION, **vars(checkpoint)}, partial)
+            write_sealed(partial, _fields(checkpoint))
             if previous is not None and path.is_file():
                 _second_name(path, previous)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
         fix = "free some space and run it again; it goes on after the last whole checkpoint"
-        raise ModelError(path, f"cannot be written ({_reason(error)})", fix) from error
+        raise ModelError(path, f"cannot be written ({reason_of(error)})", fix) from error
+
+
+def _fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a file holds: numbers, text and tensors alone."""
+    spec = checkpoint.spec.model_dump(mode="json")
+    return {"version": CHECKPOINT_VERSION, **vars(checkpoint), "spec": spec}
 
 
 def _second_name(path: Path, other: Path) -> None:
@@ -119,27 +133,59 @@ def _second_name(path: Path, other: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU; what it holds is a whole model.
 
     Raises:
-        ModelError: it is missing, damaged, or another version of liver3d wrote it.
+        ModelError: it is missing or damaged, is another thing than a model, or another version of
+            liver3d wrote it.
+        OSError: the disk refused it.
     """
-    if not path.is_file():
-        raise ModelError(path, "there is no model here", "run python -m pipeline.train first")
+    fields = _readable(path, read_sealed(path))
     try:
-        fields = torch.load(path, map_location="cpu", weights_only=True)
-        version = fields.pop("version")
-        if version == CHECKPOINT_VERSION:
-            checkpoint = Checkpoint(**fields)
-            checkpoint.params()  # refuses parameters this code does not know
-            return checkpoint
-    except Exception as error:  # torch stumbles over a damaged or foreign file in a dozen ways
-        fact = f"is damaged, or no model of liver3d ({_reason(error)})"
-        fix = "delete it and run python -m pipeline.train again"
-        raise ModelError(path, fact, fix) from error
-    fact = f"has version {version}; this liver3d reads version {CHECKPOINT_VERSION}"
-    fix = "update liver3d" if version > CHECKPOINT_VERSION else "run python -m pipeline.train again"
-    raise ModelError(path, fact, fix)
+        checkpoint = _reader().validate_python(fields)
+    except ValidationError as error:
+        raise _refusal(path, error) from None
+    for weights in (checkpoint.model, *filter(None, [checkpoint.average])):
+        if (fault := misfit(checkpoint.spec, weights)) is not None:
+            raise ModelError(path, f"does not hold the weights of its network: {fault}", FIX)
+    return checkpoint
+
+
+@cache
+def _reader() -> TypeAdapter[Checkpoint]:
+    return TypeAdapter(Checkpoint)
+
+
+def _readable(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a file as today's files have them, whichever readable version wrote it."""
+    version = fields.get("version")
+    if type(version) is not int:
+        raise damaged(path, "it names no version")
+    _require_readable(path, version)
+    if version == OLDEST_VERSION:
+        train = fields.get("train")
+        return {**fields, "spec": NetworkSpec.fields_of(train if isinstance(train, dict) else {})}
+    return without_digest(path, fields)
+
+
+def _require_readable(path: Path, version: int) -> None:
+    if OLDEST_VERSION <= version <= CHECKPOINT_VERSION:
+        return
+    known = f"versions {OLDEST_VERSION} to {CHECKPOINT_VERSION}"
+    is_newer = version > CHECKPOINT_VERSION
+    fix = "update liver3d" if is_newer else "run python -m pipeline.train again"
+    raise ModelError(path, f"has version {version}; this liver3d reads {known}", fix)
+
+
+def _refusal(path: Path, error: ValidationError) -> ModelError:
+    """What the first field at fault says."""
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    reason = f"{name}: {first['msg'].removeprefix('Value error, ')}"
+    if first["loc"][0] == "spec":
+        fact = f"has a network that this liver3d cannot build ({reason})"
+        return ModelError(path, fact, f"update liver3d if a newer one wrote it; else {FIX}")
+    return damaged(path, reason)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -157,9 +203,3 @@ def cpu_state(module: nn.Module) -> dict[str, Any]:
         name: value.detach().cpu().contiguous().clone()
         for name, value in module.state_dict().items()
     }
-
-
-def _reason(error: Exception) -> str:
-    """The kind of an error and the first line of its message, without a full stop."""
-    line = str(error).partition("\n")[0].rstrip(". ")
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
