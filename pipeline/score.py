@@ -50,7 +50,8 @@ def _length(_context: click.Context, _option: click.Parameter, value: float) -> 
     callback=_values,
     default="any",
     show_default=True,
-    help="What is liver in the predictions: any value above 0, or a list such as 1,2.",
+    help="What is liver in the predictions: any value above 0 (but 255 beside others), or a list "
+    "such as 1,2.",
 )
 @click.option(
     "--label-values",
@@ -79,6 +80,8 @@ def main(
             say(line)
         say(mean_line(summarise(scored.scores)))
         say(f"scores: {out / 'cases.csv'}")
+    for doubt in scored.doubts:
+        say(f"{doubt.path}: {doubt.fact}; fix: name the values that are liver", err=True)
     _end_badly(scored, labels)
 
 

@@ -133,6 +133,23 @@ def test_values_say_what_is_liver(write_mask, score, rows):
     assert float(rows()["a"]["precision"]) < 0.9
 
 
+@pytest.mark.parametrize("kind", ["predictions", "labels"])
+def test_a_255_beside_other_values_is_told_and_counts_only_if_it_is_asked_for(
+    write_mask, score, rows, kind
+):
+    unseen = LABEL.copy()
+    unseen[0, :3, :5] = 255
+    write_mask("predictions/a.nii.gz", unseen if kind == "predictions" else LABEL)
+    write_mask("labels/a.nii.gz", unseen if kind == "labels" else LABEL)
+    ended = score()
+    assert ended.exit_code == 0
+    assert f"{kind}/a.nii.gz: has 255 (15 voxels) beside other values" in ended.output
+    assert rows()["a"]["dice"] == "1.0000"
+    ended = score("--prediction-values", "1,255", "--label-values", "1,255")
+    assert "255" not in ended.output
+    assert rows()["a"]["dice"] == "0.9664"  # 2·216 / (2·216 + 15)
+
+
 def test_of_a_segmentation_in_layers_every_layer_counts(write_mask, score, rows, tmp_path):
     label = write_mask("labels/a.nii.gz")
     layers = np.stack([LABEL, np.zeros_like(LABEL)], axis=-1)

@@ -1,7 +1,5 @@
 """Reading a case and holding it against every rule, before anything is made of it."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,9 +20,8 @@ from stages.preprocess.reading.read import (
 from stages.preprocess.rules import ct as ct_rules
 from stages.preprocess.rules import header, scale
 from stages.preprocess.rules import label as label_rules
-from stages.preprocess.rules.organs import is_liver_part
 from stages.preprocess.rules.series import NEVER_PREDICTED
-from stages.preprocess.values import Counted, LiverValues, account, liver_of
+from stages.preprocess.values import LiverValues, account, liver_of, value_findings
 
 OF_THE_GRID = ("spacing_plausible", "identity_affine")  # judged once it is known which one counts
 
@@ -176,30 +173,3 @@ def _inspect_label(
     ledger.note(empty)
     is_kept = empty is None or ledger.rules.policy("liver_empty") == "keep"
     return mask if is_kept else None
-
-
-def value_findings(path: Path, counted: Sequence[Counted], *, is_any: bool) -> list[Finding | None]:
-    """What the values of a label break."""
-    of: dict[str, list[Counted]] = {}
-    for one in counted:
-        of.setdefault(one.use, []).append(one)
-    ignored = [one for one in of.get("unseen", []) if one.name]
-    organs: Counter[str] = Counter()
-    for one in of.get("other", []) if is_any else []:
-        organs[one.name] += one.voxels
-    unclear = [one.name or one.value for one in of.get("liver", []) if not is_liver_part(one.name)]
-    return [
-        label_rules.label_values(
-            path,
-            negative=[one.value for one in of.get("negative", [])],
-            undeclared={one.value: one.voxels for one in of.get("undeclared", [])},
-            unseen=sum(one.voxels for one in of.get("unseen", []) if not one.name),
-        ),
-        label_rules.many_values(path, unclear) if is_any else None,
-        label_rules.other_organs(path, organs),
-        label_rules.ignore_label(
-            path,
-            ", ".join(f"{one.value}: {one.name}" for one in ignored),
-            sum(one.voxels for one in ignored),
-        ),
-    ]

@@ -1,7 +1,9 @@
 """Every value of a label: how often it occurs, what it is called, and whether it is liver."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +11,9 @@ from numpy.typing import NDArray
 
 from cache.case import Mask
 from stages.preprocess.files import LabelNames
-from stages.preprocess.rules.organs import is_ignored, is_other_organ
+from stages.preprocess.problems import Finding
+from stages.preprocess.rules import label
+from stages.preprocess.rules.organs import is_ignored, is_liver_part, is_other_organ
 
 LiverValues = Literal["any"] | list[int] | list[str]
 # "other": another structure; "undeclared": the data set names its values, and not this one;
@@ -115,6 +119,40 @@ def account(
             own = named.get(value, [])
             counted.append(Counted(value, ", ".join(own), layer, voxels, wanted.use(value, own)))
     return counted
+
+
+def value_findings(path: Path, counted: Sequence[Counted], *, is_any: bool) -> list[Finding]:
+    """What the values of a label break.
+
+    Args:
+        path: the label.
+        counted: its values.
+        is_any: whether any value was to be liver.
+    """
+    of: dict[str, list[Counted]] = {}
+    for one in counted:
+        of.setdefault(one.use, []).append(one)
+    ignored = [one for one in of.get("unseen", []) if one.name]
+    organs: Counter[str] = Counter()
+    for one in of.get("other", []) if is_any else []:
+        organs[one.name] += one.voxels
+    unclear = [one.name or one.value for one in of.get("liver", []) if not is_liver_part(one.name)]
+    found = [
+        label.label_values(
+            path,
+            negative=[one.value for one in of.get("negative", [])],
+            undeclared={one.value: one.voxels for one in of.get("undeclared", [])},
+            unseen=sum(one.voxels for one in of.get("unseen", []) if not one.name),
+        ),
+        label.many_values(path, unclear) if is_any else None,
+        label.other_organs(path, organs),
+        label.ignore_label(
+            path,
+            ", ".join(f"{one.value}: {one.name}" for one in ignored),
+            sum(one.voxels for one in ignored),
+        ),
+    ]
+    return [finding for finding in found if finding is not None]
 
 
 def liver_of(array: NDArray[Any], counted: Sequence[Counted]) -> Mask:

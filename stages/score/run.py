@@ -14,9 +14,10 @@ from stages.evaluate.same_grid import differences
 from stages.evaluate.scores import CaseScores, MaskOnGrid, score_case, worst_first
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import write_cases_csv, write_metrics_json
+from stages.preprocess.problems import Finding
 from stages.preprocess.reading.read import SourceVolume, read_label, stop_at
 from stages.preprocess.rules.label import label_integers
-from stages.preprocess.values import binarize
+from stages.preprocess.values import LiverValues, account, liver_of, value_findings
 from stages.score.pairs import Pair, pair_up
 
 
@@ -45,11 +46,13 @@ class Scored:
         scores: of the pairs that could be compared, worst Dice first.
         labels: how many labels there are.
         faults: what kept others from being compared.
+        doubts: what was compared, but has values that were not taken for liver.
     """
 
     scores: list[CaseScores]
     labels: int
     faults: list[DataError]
+    doubts: list[Finding]
 
 
 def run(masks: Masks, out: Path, *, tolerance_mm: float) -> Scored:
@@ -64,31 +67,37 @@ def run(masks: Masks, out: Path, *, tolerance_mm: float) -> Scored:
     """
     paired = pair_up(masks.predictions, masks.labels)
     scores: list[CaseScores] = []
-    faults = list(paired.faults)
+    faults, doubts = list(paired.faults), []
     for pair in tqdm(paired.pairs, "score", disable=None):
         try:
-            scores.append(_score(pair, masks, tolerance_mm))
+            score, found = _score(pair, masks, tolerance_mm)
+            scores.append(score)
+            doubts += found
         except DataError as fault:
             faults.append(fault)
     if scores:
         left_out = {"not_scored": paired.labels - len(scores), "tolerance_mm": tolerance_mm}
         write_metrics_json(out / "metrics.json", {**summarise(scores), **left_out})
         write_cases_csv(out / "cases.csv", scores)
-    return Scored(worst_first(scores), paired.labels, faults)
+    return Scored(worst_first(scores), paired.labels, faults, doubts)
 
 
-def _score(pair: Pair, masks: Masks, tolerance_mm: float) -> CaseScores:
+def _score(pair: Pair, masks: Masks, tolerance_mm: float) -> tuple[CaseScores, list[Finding]]:
+    """A pair's scores, and what was found about the values of its two files."""
     label = _read(pair.label)
     prediction = _read(pair.prediction)
     alike = not differences(prediction.grid, label.grid)
-    return score_case(
+    ours, our_doubts = _liver(prediction, masks.prediction_values)
+    theirs, their_doubts = _liver(label, masks.label_values)
+    score = score_case(
         pair.case_id,
         pair.case_id,
         "",
-        prediction=_on_grid(prediction, masks.prediction_values, as_filed=alike),
-        truth=_on_grid(label, masks.label_values, as_filed=alike),
+        prediction=_on_grid(prediction, ours, as_filed=alike),
+        truth=_on_grid(label, theirs, as_filed=alike),
         tolerance_mm=tolerance_mm,
     )
+    return score, [*our_doubts, *their_doubts]
 
 
 def _read(path: Path) -> SourceVolume:
@@ -107,15 +116,20 @@ def _read(path: Path) -> SourceVolume:
     return volume
 
 
-def _on_grid(volume: SourceVolume, values: Sequence[int] | None, *, as_filed: bool) -> MaskOnGrid:
+def _liver(volume: SourceVolume, values: Sequence[int] | None) -> tuple[Mask, list[Finding]]:
+    """The liver as preprocessing would take it, turned to LPS, and what is odd about the values."""
+    wanted: LiverValues = "any" if values is None else list(values)
+    counted = account(volume.array, wanted, volume.names, volume.layers)
+    found = value_findings(volume.path, counted, is_any=values is None)
+    return liver_of(volume.array, counted), found
+
+
+def _on_grid(volume: SourceVolume, liver: Mask, *, as_filed: bool) -> MaskOnGrid:
     """The liver and its grid: as in the file, or turned to LPS.
 
     Two files may hold the same voxels in another order of their axes; turned alike, they can be
     compared, and nothing is resampled.
     """
-    every = binarize(volume.array, values)
-    # of a segmentation in layers, every layer's
-    liver: Mask = every if every.ndim == 3 else every.max(axis=-1)
     if not as_filed:
         return liver, lps_grid(volume.grid, volume.orientation)
     return np.ascontiguousarray(from_lps(liver, volume.orientation)), volume.grid
