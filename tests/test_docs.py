@@ -23,6 +23,7 @@ CASES_OF = {  # the ids in the trees of docs/data.md
     "ircadb": ["3Dircadb1.1", "3Dircadb1.2"],
     "chaos": ["1", "2"],
     "totalsegmentator": ["s0001", "s0002"],
+    "folders": ["FL_Tr_0001", "FL_Tr_0002"],
     "list": ["ada-2019", "grace-2021"],
 }
 

@@ -256,6 +256,56 @@ EXAMPLES = {
         {"a": ("image/a", "label/a.nii.gz"), "b": ("image/b.nii", "label/b.mha")},
         ignored={"README.md"},
     ),
+    "folders as in FLARE": Example(
+        "folders",
+        bare(
+            *("images/FL_Tr_0001_0000.nii.gz", "images/FL_Tr_0002_0000.nii.gz"),
+            *("labels/FL_Tr_0001.nii.gz", "labels/FL_Tr_0002.nii.gz", "readme.txt"),
+        ),
+        {
+            "FL_Tr_0001": ("images/FL_Tr_0001_0000.nii.gz", "labels/FL_Tr_0001.nii.gz"),
+            "FL_Tr_0002": ("images/FL_Tr_0002_0000.nii.gz", "labels/FL_Tr_0002.nii.gz"),
+        },
+        ignored={"readme.txt"},
+    ),
+    "folders as in BTCV": Example(
+        "folders",
+        bare(
+            *("RawData/Training/img/img0001.nii.gz", "RawData/Training/label/label0001.nii.gz"),
+            *("RawData/Training/img/img0002.nii.gz", "RawData/Training/label/label0002.nii.gz"),
+            "RawData/Testing/img/img0061.nii.gz",
+        ),
+        {
+            number: (
+                f"RawData/Training/img/img{number}.nii.gz",
+                f"RawData/Training/label/label{number}.nii.gz",
+            )
+            for number in ("0001", "0002")
+        },
+        ignored={"RawData/Testing/img/img0061.nii.gz"},
+    ),
+    "folders as in KiTS": Example(
+        "folders",
+        bare(
+            *("data/case_00000/imaging.nii.gz", "data/case_00000/segmentation.nii.gz"),
+            *("data/case_00001/imaging.nii.gz", "data/case_00001/segmentation.nii.gz"),
+            "data/kits.json",
+        ),
+        {
+            case: (f"data/{case}/imaging.nii.gz", f"data/{case}/segmentation.nii.gz")
+            for case in ("case_00000", "case_00001")
+        },
+        ignored={"data/kits.json"},
+    ),
+    "folders of a hospital": Example(
+        "folders",
+        {
+            **series("P001/DICOM", "P002/DICOM/S1"),
+            **bare("P001/liver.nrrd", "P002/liver.nrrd", "P002/spleen.nrrd"),
+        },
+        {"P001": ("P001/DICOM", "P001/liver.nrrd"), "P002": ("P002/DICOM", "P002/liver.nrrd")},
+        ignored={"P002/spleen.nrrd"},
+    ),
 }
 
 
@@ -339,8 +389,8 @@ class TestEveryLayout:
         assert unexplained(result, src) == []
 
     def test_one_folder_further_up_it_is_named_as_the_one_to_use(self, src, tmp_path, example):
-        if example.layout == "lits":
-            pytest.skip("is found at any depth")
+        if example.layout in ("lits", "folders"):
+            pytest.skip("is found at any depth, or at several")
         (tmp_path / "notes").mkdir()
         with pytest.raises(SourceError) as caught:
             scan(tmp_path, layout="auto")
@@ -386,8 +436,8 @@ class TestChoosing:
         assert "this one would fit lits" in caught.value.fix
 
     def test_an_unknown_layout_is_refused_with_what_lies_there_and_all_examples(self, tmp_path):
-        lay_out(tmp_path, bare("scans/1.nii", "masks/1.nii"))
-        with pytest.raises(SourceError, match="holds masks/, scans/") as caught:
+        lay_out(tmp_path, bare("left/1.nii", "right/1.nii"))
+        with pytest.raises(SourceError, match="holds left/, right/") as caught:
             choose(tmp_path, "auto")
         assert all(f"{each.name}: {each.example}" in caught.value.fix for each in LAYOUTS)
 

@@ -27,6 +27,7 @@ LayoutName = Literal[
     "totalsegmentator",
     "lits",
     "image-label",
+    "folders",
 ]
 NeededWhen = tuple[str, str, object]  # (choice, key it needs, value of that key)
 

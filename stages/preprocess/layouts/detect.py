@@ -5,6 +5,7 @@ from pathlib import Path
 from cache.errors import SourceError
 from stages.preprocess.layouts import (
     chaos,
+    folders,
     image_label,
     ircadb,
     list_file,
@@ -18,7 +19,7 @@ from stages.preprocess.layouts.tree import Tree
 
 # in the order in which they are tried: a list says what is meant; names that only one program
 # gives come before those that anybody might give
-LAYOUTS: tuple[Layout, ...] = (
+FIXED: tuple[Layout, ...] = (
     list_file.LAYOUT,
     nnunet.LAYOUT,
     msd.LAYOUT,
@@ -28,6 +29,8 @@ LAYOUTS: tuple[Layout, ...] = (
     lits.LAYOUT,
     image_label.LAYOUT,
 )
+# the last, which goes by what names mean, is tried where no other fits here or one folder down
+LAYOUTS = (*FIXED, folders.LAYOUT)
 AUTO = "auto"
 NAMES = (AUTO, *(layout.name for layout in LAYOUTS))  # what data.layout may be
 SHOWN = 6  # names of what lies in a folder, in a message
@@ -47,7 +50,7 @@ def choose(src: Path, layout: str) -> tuple[Layout, str]:
     tree = Tree(src)
     if layout != AUTO:
         return _forced(tree, next(each for each in LAYOUTS if each.name == layout))
-    signs = _signs(tree)
+    signs = _signs(tree) or _sign_of_folders(tree)
     if not signs:
         raise _unrecognised(tree)
     (first, sign), *others = signs
@@ -78,13 +81,23 @@ def _forced(tree: Tree, layout: Layout) -> tuple[Layout, str]:
 
 
 def _signs(tree: Tree) -> list[tuple[Layout, str]]:
-    """The layouts that recognise a folder, and by what."""
-    return [(each, sign) for each in LAYOUTS if (sign := each.sign(tree))]
+    """The fixed layouts that recognise a folder, and by what."""
+    return [(each, sign) for each in FIXED if (sign := each.sign(tree))]
+
+
+def _sign_of_folders(tree: Tree) -> list[tuple[Layout, str]]:
+    """Whether names say what belongs together, where no fixed layout lies one folder down."""
+    sign = None if _fixed_below(tree) else folders.LAYOUT.sign(tree)
+    return [(folders.LAYOUT, sign)] if sign else []
+
+
+def _fixed_below(tree: Tree) -> list[Path]:
+    return [folder for folder in tree.folders(tree.root) if _signs(Tree(folder))]
 
 
 def _unrecognised(tree: Tree) -> SourceError:
     fact = f"holds {_content(tree)}, which is no layout that is known"
-    below = [folder for folder in tree.folders(tree.root) if _signs(Tree(folder))]
+    below = _fixed_below(tree)
     if len(below) == 1:
         return SourceError(tree.root, fact, f"use {below[0]} as --src")
     return SourceError(

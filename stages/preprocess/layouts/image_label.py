@@ -1,20 +1,13 @@
 """A folder of CTs and one of labels; in each, a file or a folder for every case."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from cache.errors import SourceError
 from stages.preprocess.layouts.layout import Claim, Found, Layout, gathered, no_case
-from stages.preprocess.layouts.names import composed
+from stages.preprocess.layouts.sides import volumes_of
 from stages.preprocess.layouts.tree import Tree
-from stages.preprocess.layouts.volumes import (
-    has_extension,
-    holds_dicom,
-    is_dicom_object,
-    is_volume,
-    stem,
-)
+from stages.preprocess.layouts.volumes import is_dicom_object, stem
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.dicom_file import is_dicom
 from stages.preprocess.reading.sniff import EXTENSIONS
@@ -56,30 +49,7 @@ def _volumes(tree: Tree, side: Path) -> dict[str, list[Path]]:
     """
     if not tree.folders(side) and not tree.files(side):
         raise SourceError(side, "the folder is empty", f"lay the data out as {EXAMPLE}")
-    found: dict[str, list[Path]] = defaultdict(list)
-    for folder in tree.folders(side):
-        found[stem(folder.name)] += _of_folder(tree, folder)
-    for file in tree.files(side):
-        if is_volume(file):
-            found[stem(file.name)].append(file)
-        elif is_dicom_object(file):
-            found[file.stem].append(file)
-    return {case_id: sorted(paths) for case_id, paths in found.items()}
-
-
-def _of_folder(tree: Tree, folder: Path) -> list[Path]:
-    """What may be the volume in a case's folder: files, or the folder itself if it holds DICOM.
-
-    Of several files, the one named like the folder alone, if there is one.
-    """
-    case_id, files = stem(folder.name), list(tree.files_below(folder))
-    if holds_dicom(tree, folder):
-        # hundreds of slices without an extension are not looked into one by one
-        files = [path for path in files if has_extension(path) or path.name == case_id]
-        return [folder, *(path for path in files if is_volume(path))]
-    volumes = [path for path in files if is_volume(path)]
-    own = [path for path in volumes if composed(stem(path.name)) == composed(case_id)]
-    return own or volumes
+    return volumes_of(tree, side)
 
 
 def _without_volume(

@@ -59,16 +59,17 @@ def is_dicom_object(path: Path) -> bool:
 
 
 def holds_dicom(tree: Tree, folder: Path) -> bool:
-    """Whether a folder, or one below it, holds DICOM files.
+    """Whether a folder, or one below it, holds DICOM files."""
+    return any(has_slices(tree, each) for each in tree.walk(folder))
 
-    A few files a folder are looked into, those first that are named as DICOM files are: a series
-    has hundreds.
+
+def has_slices(tree: Tree, folder: Path) -> bool:
+    """Whether a folder itself holds DICOM files.
+
+    A few are looked into, those first that are named as DICOM files are: a series has hundreds.
     """
-    for each in tree.walk(folder):
-        files = [path for path in tree.files(each) if not has_extension(path)]
-        if any(is_dicom(path) for path in sorted(files, key=_unlike_dicom)[:TRIED]):
-            return True
-    return False
+    files = [path for path in tree.files(folder) if not has_extension(path)]
+    return any(is_dicom(path) for path in sorted(files, key=_unlike_dicom)[:TRIED])
 
 
 def _unlike_dicom(path: Path) -> bool:

@@ -1,0 +1,1 @@
+"""Which CT belongs to which label where no published data set says so: by what names say."""
