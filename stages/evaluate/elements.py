@@ -2,17 +2,16 @@
 
 The surface is that of Google DeepMind's surface-distance package
 (https://github.com/google-deepmind/surface-distance): marching cubes through the midpoints between
-voxel centres, with one element for every 2x2x2 neighbourhood of voxels that is partly inside. The
-areas come from MONAI's copy of that package's table.
+voxel centres, with one element for every 2x2x2 neighbourhood of voxels that is partly inside.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from monai.metrics.utils import get_code_to_measure_table
 from numpy.typing import NDArray
 
 from cache.grid import Triple, TripleMm, triple
+from stages.evaluate.areas import areas_mm2
 
 Flags = NDArray[np.bool_]
 Places = NDArray[np.int64]  # flat indices of a lattice, in C order
@@ -69,8 +68,7 @@ def surface_elements(mask: Flags, spacing_zyx_mm: TripleMm) -> Elements:
         mask: (Z, Y, X) bool; may be empty.
         spacing_zyx_mm: distance between voxel centres, positive.
     """
-    table, _ = get_code_to_measure_table(spacing_zyx_mm)
-    areas_of_codes = table.numpy().astype(np.float64)
+    areas_of_codes = areas_mm2(spacing_zyx_mm)
     depth, rows, columns = lattice_of(mask, spacing_zyx_mm).shape_zyx
     below = np.zeros((rows, columns), np.uint8)
     places, areas = [], []

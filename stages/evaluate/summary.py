@@ -3,12 +3,13 @@
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.evaluate.scores import CaseScores
+if TYPE_CHECKING:
+    from stages.evaluate.scores import CaseScores  # SciPy and SimpleITK, for a model card
 
 PLAIN = (
     "dice",
@@ -33,7 +34,7 @@ SEED = 6  # fixed: the same scores give the same interval
 DRAWN_AT_ONCE = 1 << 22  # numbers, 32 MB
 
 
-def summarise(scores: Sequence[CaseScores]) -> dict[str, Any]:
+def summarise(scores: "Sequence[CaseScores]") -> dict[str, Any]:
     """Each score over exactly the cases given; the caller picks which.
 
     A case whose score is NaN or infinite has no part in that score's figures. It is counted under
