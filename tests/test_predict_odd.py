@@ -72,7 +72,14 @@ def predictor(stumble):
         return torch.cat([torch.zeros_like(hu), hu - 100], dim=1)
 
     preprocess = PreprocessParams.model_validate({**PREPROCESS, "grid": "keep"})
-    model = Model(network, preprocess, None, "d" * 64, "model")
+    model = Model(
+        network=network,
+        preprocess=preprocess,
+        window_zyx=None,
+        smallest_side=16,
+        digest="d" * 64,
+        name="model",
+    )
     return Predictor(Ensemble([model], CPU), Choices(), "0")
 
 
