@@ -395,6 +395,7 @@ class TestPhases:
             ("ImageType", [["ORIGINAL"], ["DERIVED"], ["ORIGINAL"], ["DERIVED"], ["ORIGINAL"]]),
             ("ContentTime", ["101500", "101535", "101501", "101536.5", "101502"]),
             ("AcquisitionTime", ["101500", "101535", "101501", "101536.5", "101502"]),
+            ("AcquisitionDateTime", [f"202001011015{s}.5+0100" for s in (10, 40, 11, 41, 12)]),
         ],
     )
     def test_phases_that_alternate_are_told_and_not_predicted(self, slices, tag, values):
@@ -402,6 +403,26 @@ class TestPhases:
         finding(read_ct(folder), "dicom_phases")
         with pytest.raises(SourceError, match="alternate"):
             ct_to_predict(folder)
+
+    @pytest.mark.parametrize(
+        ("numbers", "is_told"),
+        [
+            ([1, 41, 2, 42, 3, 43], True),
+            ([1, 1, 2, 2, 3, 3], True),
+            ([43, 3, 42, 2, 41, 1], True),
+            ([1, 2, 3, 4, 5, 6], False),
+            ([6, 5, 4, 3, 2, 1], False),
+            ([1, 1, 1, 1, 1, 1], False),
+            ([4, 1, 6, 3, 2, 5], False),
+        ],
+    )
+    def test_the_slices_own_numbers_tell_two_stacks_apart(self, write_series, numbers, is_told):
+        folder = write_series(counted((6, 6, 7)), positions(6), names="abcdef")
+        for path, number in zip(sorted(folder.iterdir()), numbers, strict=True):
+            data = dcmread(path)
+            data.InstanceNumber = number
+            data.save_as(path)
+        assert rules_of(read_ct(folder)) == ["dicom_phases"] * is_told
 
     @pytest.mark.parametrize(
         ("tag", "values"),

@@ -11,6 +11,7 @@ from stages.preprocess.reading.stack import SCAN_TAGS, TIME_TAGS, Slice
 
 SAME = 2e-4  # of a direction or a spacing: a tenth of a voxel over 512 of them
 BESIDE = 0.25  # of a pixel, that a slice may lie beside the line of the others
+LEAST_NUMBERED = 3  # slices of each stack, from which the numbers tell it
 LONG_PAUSE_S = 5.0  # between two phases: far more than between neighbouring slices of one
 
 
@@ -49,7 +50,7 @@ def interleaved(slices: Sequence[Slice]) -> str | None:
         pause_s = _pause_between_alternating(slices, tag)
         if pause_s is not None:
             return f"slices of two times, {pause_s:.0f} s apart ({tag}), alternate along the body"
-    return None
+    return _numbered_in_turns(slices)
 
 
 def _text(header: Any, tag: str) -> str:
@@ -120,6 +121,19 @@ def _alternate(values: Sequence[str]) -> bool:
     return 1 < groups < len(values) and runs > groups
 
 
+def _numbered_in_turns(slices: Sequence[Slice]) -> str | None:
+    """Whether the slices' numbers count two or three stacks in turns, as in 1, 41, 2, 42."""
+    texts = [_text(one.header, "InstanceNumber") for one in slices]
+    if not all(text.lstrip("-").isdigit() for text in texts):
+        return None
+    numbers = np.array([int(text) for text in texts])
+    for count in (2, 3):
+        steps = {int(step) for first in range(count) for step in np.diff(numbers[first::count])}
+        if len(numbers) >= LEAST_NUMBERED * count and steps in ({1}, {-1}):
+            return f"slices of {count} stacks, each numbered by itself, alternate along the body"
+    return None
+
+
 def _pause_between_alternating(slices: Sequence[Slice], tag: str) -> float | None:
     """The longest pause between slices in time, if those before and after it alternate."""
     times = [_seconds(_text_of_time(one.header, tag)) for one in slices]
@@ -137,7 +151,9 @@ def _pause_between_alternating(slices: Sequence[Slice], tag: str) -> float | Non
 
 
 def _text_of_time(header: Any, tag: str) -> str:
-    return "".join(words_of(header, tag)[:1]).strip()
+    """The time of day; of a date with a time, what stands behind the date."""
+    text = "".join(words_of(header, tag)[:1]).strip()
+    return text[8:].partition("+")[0] if tag.endswith("DateTime") else text
 
 
 def _seconds(text: str) -> float | None:

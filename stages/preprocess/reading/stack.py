@@ -32,8 +32,11 @@ SCAN_TAGS = {
     "NominalCardiacTriggerDelayTime": "trigger delay",
     "IrradiationEventUID": "irradiation event",
     "AcquisitionUID": "acquisition",
+    "StudyInstanceUID": "study",
     "SeriesNumber": "series number",
     "SeriesDescription": "series description",
+    "ProtocolName": "protocol",
+    "ScanOptions": "scan option",
     "ImageType": "image type",
     "KVP": "tube voltage",
     "ConvolutionKernel": "kernel",
@@ -42,7 +45,7 @@ SCAN_TAGS = {
     "SliceThickness": "slice thickness",
     "ReconstructionDiameter": "reconstruction diameter",
 }
-TIME_TAGS = ("AcquisitionTime", "ContentTime")
+TIME_TAGS = ("AcquisitionDateTime", "AcquisitionTime", "ContentTime", "SeriesTime")
 # nothing of the patient is read
 STACK_TAGS = [
     "ImagePositionPatient",
@@ -54,6 +57,7 @@ STACK_TAGS = [
     *STORED_AS,
     *SCAN_TAGS,
     *TIME_TAGS,
+    "InstanceNumber",
 ]
 
 
