@@ -6,6 +6,7 @@ Of what is silently wrong when it is read, each kind is refused or told.
 import tracemalloc
 import zlib
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from cache.errors import SourceError
 from stages.preprocess.inspect import ct_to_predict
 from stages.preprocess.reading.dicom_file import is_dicom, read_header
 from stages.preprocess.reading.read import as_hu, read_ct, read_label
+from stages.preprocess.rules.phases import phases_in_voxels
 from test_dicom import (
     NAMES,
     ROOT_UID,
@@ -440,6 +442,42 @@ class TestPhases:
         volume = read_ct(slices(lambda k: {} if values[k] is None else {tag: values[k]}))
         assert rules_of(volume) == []
         np.testing.assert_array_equal(as_hu(volume), counted())
+
+
+class TestPhasesInVoxels:
+    """Where no tag tells the phases apart: more slices, and wider ones, than elsewhere here."""
+
+    def scan(self, count=12, *, liver_hu=(110,), noise_hu=8.0, seed=3):
+        """A body with a liver that grows and shrinks, (count, 40, 44); HU of it by turns."""
+        z, y, x = np.indices((count, 40, 44)) - np.array([count / 2, 20, 22])[:, None, None, None]
+        hu = np.where((y / 16) ** 2 + (x / 19) ** 2 < 1, 40.0, -1000.0)
+        turns = np.resize(liver_hu, count)[:, None, None]
+        is_liver = (z / count) ** 2 + ((y + 2) / 15) ** 2 + ((x + 4) / 14) ** 2 < 0.5
+        hu = np.where(is_liver, turns, hu)
+        noise = np.random.default_rng(seed).normal(0, noise_hu, hu.shape)
+        return np.rint(hu + noise).astype(np.int16)
+
+    def test_phases_that_alternate_are_told_and_not_predicted(self, write_series):
+        hu = self.scan(liver_hu=(60, 110), noise_hu=4.0)
+        folder = write_series(hu, positions(12), names="abcdefghijkl")
+        assert "less like their neighbours" in finding(read_ct(folder), "dicom_phases").fact
+        with pytest.raises(SourceError, match="two phases that alternate"):
+            ct_to_predict(folder)
+
+    @pytest.mark.parametrize("noise_hu", [0.0, 8.0, 60.0])
+    @pytest.mark.parametrize("seed", range(4))
+    def test_one_scan_is_none_however_noisy(self, noise_hu, seed):
+        hu = self.scan(60, noise_hu=noise_hu, seed=seed)
+        assert phases_in_voxels(Path("ct"), hu) is None
+
+    def test_slices_that_are_all_alike_are_one_scan(self):
+        assert phases_in_voxels(Path("ct"), np.zeros((20, 40, 44), np.int16)) is None
+
+    def test_few_slices_or_voxels_tell_nothing(self):
+        hu = self.scan(liver_hu=(-800, 800))
+        assert phases_in_voxels(Path("ct"), hu) is not None
+        assert phases_in_voxels(Path("ct"), hu[:5]) is None
+        assert phases_in_voxels(Path("ct"), hu[:, 10:30, 10:30]) is None
 
 
 class TestDeflated:

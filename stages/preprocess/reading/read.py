@@ -32,6 +32,7 @@ from stages.preprocess.reading.stated import (
 )
 from stages.preprocess.rules import header
 from stages.preprocess.rules.ct import EXPORT_AGAIN
+from stages.preprocess.rules.phases import phases_in_voxels
 
 INT16 = np.iinfo(np.int16)
 NRRD = (".nrrd", ".nhdr")
@@ -206,11 +207,14 @@ def _read_series(path: Path, *, is_ct: bool) -> SourceVolume:
             raise refusal(path, error) from error
     stop_at(_plain_numbers(path, image.GetPixelID(), image.GetNumberOfComponentsPerPixel()))
     grid = grid_of(image)
+    voxels = sitk.GetArrayViewFromImage(image)
     findings = [*series.findings, header.direction(path, grid)]
+    if is_ct and not any(one.rule == "dicom_phases" for one in series.findings):
+        findings.append(phases_in_voxels(path, voxels))
     orientation = orientation_of(grid)
     return SourceVolume(
         path,
-        _turned(sitk.GetArrayViewFromImage(image), orientation),
+        _turned(voxels, orientation),
         grid,
         orientation,
         findings=[finding for finding in findings if finding],
