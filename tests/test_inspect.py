@@ -233,7 +233,7 @@ class TestPolicies:
 
     def test_a_fault_met_while_reading_is_the_finding_of_its_rule(self, tmp_path):
         error = SourceError(tmp_path, "fact", "fix", rule="checksum")
-        assert finding_of(error) == Finding("checksum", tmp_path, "fact", "fix")
+        assert finding_of(error) == Finding("checksum", tmp_path, "fact", "fix", stops=True)
 
     def test_a_ledger_goes_on_after_a_step_that_fails(self, rules, tmp_path):
         def step():

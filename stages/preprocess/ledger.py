@@ -52,5 +52,5 @@ class Ledger:
 
 
 def finding_of(error: SourceError) -> Finding:
-    """A fault met while reading, as the finding of its rule."""
-    return Finding(error.rule, Path(error.where), error.fact, error.fix)
+    """A fault met while reading, as the finding of its rule, which nothing can follow."""
+    return Finding(error.rule, Path(error.where), error.fact, error.fix, stops=True)

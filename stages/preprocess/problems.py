@@ -33,6 +33,7 @@ class Finding:
         fact: what is wrong, with numbers and units.
         fix: what to do about it.
         fixable: whether it can be mended where its rule's policy is ``fix``.
+        stops: whether nothing is left to be prepared, whatever the policy is.
     """
 
     rule: str
@@ -40,9 +41,12 @@ class Finding:
     fact: str
     fix: str
     fixable: bool = False
+    stops: bool = False
 
     def severity(self, policy: Policy) -> Severity:
-        """What follows under a policy: what cannot be fixed is skipped."""
+        """What follows under a policy: what cannot be fixed or used is skipped."""
+        if self.stops and SEVERITIES[policy] not in LEFT_OUT:
+            return "skipped"
         return "skipped" if policy == "fix" and not self.fixable else SEVERITIES[policy]
 
 
