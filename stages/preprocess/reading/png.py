@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cache.errors import SourceError
 from cache.grid import Grid
+from stages.preprocess.reading.regular import require_regular
 
 # what Pillow raises on damaged bytes, or on more pixels than a slice can have
 UNREADABLE = (
@@ -39,25 +40,28 @@ def read_png_stack(folder: Path, grid: Grid) -> NDArray[Any]:
     is the CT's.
 
     Raises:
-        SourceError: there are not as many as the CT has slices, or one is of another size.
+        SourceError: there are not as many as the CT has slices, or one is of another size, which
+            is looked at before an image is decoded.
     """
     files = png_files(folder)
     depth, height, width = grid.shape_zyx
     if len(files) != depth:
         fact = f"holds {len(files)} images, but the CT has {depth} slices"
         raise SourceError(folder, fact, FIX, rule="label_grid")
-    images = [_read(file) for file in files]
-    for file, image in zip(files, images, strict=True):
-        if image.shape != (height, width):
-            fact = f"has {image.shape[1]}·{image.shape[0]} pixels, the CT {width}·{height}"
-            raise SourceError(file, fact, FIX, rule="label_grid")
+    images = [_read(file, width, height) for file in files]
     is_upwards = grid.direction[8] >= 0
     return np.stack(images[::-1] if is_upwards else images)
 
 
-def _read(path: Path) -> NDArray[Any]:
+def _read(path: Path, width: int, height: int) -> NDArray[Any]:
+    """One image, of which nothing is decoded before its size is known to be the CT's."""
+    require_regular(path)
     try:
         with Image.open(path) as image:
+            if image.size != (width, height):
+                sides = "·".join(map(str, image.size))
+                fact = f"has {sides} pixels, the CT {width}·{height}"
+                raise SourceError(path, fact, FIX, rule="label_grid")
             pixels = np.asarray(image)
     except UNREADABLE as error:
         raise SourceError(path, f"cannot be read as an image ({error})", FIX) from error
@@ -67,4 +71,6 @@ def _read(path: Path) -> NDArray[Any]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    """The numbers of a name as numbers; of the digits there are, only those that make one."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if index % 2 else (0, part) for index, part in enumerate(parts)]
