@@ -15,7 +15,7 @@ from cache.grid import Grid
 from cache.orientation import to_lps
 from stages.preprocess.reading.links import link_places, linked, takes_links
 from stages.preprocess.reading.read import SourceVolume, as_hu, read_ct, read_label
-from stages.preprocess.reading.sniff import data_files, declared_data_files
+from stages.preprocess.reading.text_header import data_files, declared_data_files
 
 FORMATS = (".nii", ".nii.gz", ".mha", ".nrrd")
 ODD = (
@@ -481,13 +481,16 @@ class TestLinks:
     def test_two_files_never_get_one_link(self, tmp_path):
         for name in ("a", "b"):
             (tmp_path / name).write_bytes(name.encode())
-        with pytest.raises(FileExistsError), linked({"1": tmp_path / "a", "./1": tmp_path / "b"}):
+        with (
+            pytest.raises(FileExistsError),
+            linked({"1": tmp_path / "a", "./1": tmp_path / "b"}, near=tmp_path / "a"),
+        ):
             pass
         assert (tmp_path / "a").read_bytes() == b"a"
 
     def test_linked_files_have_their_new_names_and_are_gone_afterwards(self, tmp_path):
         (tmp_path / "ä").write_bytes(b"a")
-        with linked({"sub/1.dcm": tmp_path / "ä"}) as folder:
+        with linked({"sub/1.dcm": tmp_path / "ä"}, near=tmp_path / "ä") as folder:
             assert (folder / "sub/1.dcm").read_bytes() == b"a"
         assert not folder.exists()
         assert (tmp_path / "ä").read_bytes() == b"a"

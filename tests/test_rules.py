@@ -10,6 +10,7 @@ import pytest
 from cache.grid import Grid
 from stages.preprocess.policy import OTHER_FILES, RulesParams
 from stages.preprocess.problems import Finding, Problem
+from stages.preprocess.reading.stated import Stated
 from stages.preprocess.rules import ct, dataset, geometry, header, label, organs, scale, series
 
 FILE = Path("src/case.nii.gz")
@@ -142,26 +143,26 @@ class TestHeader:
         assert "not at right angles (the cosines are 0.100 off)" in found.fact
         assert not found.fixable
 
-    def sform(self, **changes):
-        """The sform of ``grid()`` as voxels (x, y, z) to LPS mm, some entries changed."""
+    def stated(self, **changes):
+        """What a header says of ``grid()``, some entries of its sform in LPS mm changed."""
         matrix = np.array([[0.7, 0, 0, -11.0], [0, 0.8, 0, 7.0], [0, 0, 5.0, 23.0]])
         for place, value in changes.items():
             matrix["xyz".index(place[0]), "xyz1".index(place[1])] = value
-        return matrix
+        return Stated((0.7, 0.8, 5.0), matrix, has_qform=True)
 
     def test_an_sform_that_says_the_same_passes(self):
-        assert header.direction(FILE, grid(), self.sform()) is None
+        assert header.direction(FILE, grid(), self.stated()) is None
 
     def test_an_sform_half_a_voxel_off_passes_and_one_further_off_breaks(self):
         # the finest spacing is 0.7 mm
-        assert header.direction(FILE, grid(), self.sform(x1=-11.0 + 0.34)) is None
-        found = header.direction(FILE, grid(), self.sform(x1=-11.0 + 0.36))
+        assert header.direction(FILE, grid(), self.stated(x1=-11.0 + 0.34)) is None
+        found = header.direction(FILE, grid(), self.stated(x1=-11.0 + 0.36))
         assert "a corner lies 0.4 mm apart" in found.fact
 
     def test_a_sheared_sform_breaks(self):
         # the last of 50 slices lies 49 · 0.5 = 24.5 mm sideways
-        found = header.direction(FILE, grid(), self.sform(xz=0.5))
-        assert "sheared or contradicts its qform: a corner lies 24.5 mm apart" in found.fact
+        found = header.direction(FILE, grid(), self.stated(xz=0.5))
+        assert found.fact == "its sform is sheared: a corner lies 24.5 mm apart"
 
     @pytest.mark.parametrize(
         ("spacing", "origin"), [((1.0, 1.0, 1.0), (0.0, 0.0, -5.0)), ((1.0, 1.0, 0.9), (0, 0, 0))]

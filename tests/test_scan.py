@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from cache.errors import SourceError
 from stages.preprocess.layouts.volumes import stem
 from stages.preprocess.policy import RulesParams
-from stages.preprocess.reading.sniff import data_files
+from stages.preprocess.reading.text_header import data_files
 from stages.preprocess.scan import scan as scan_under_rules
 from test_dicom_series import object_of
 

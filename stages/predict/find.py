@@ -27,11 +27,13 @@ class Task:
         name: of the CT, below the folder that was named, with slashes on every system.
         path: a file, or a folder with a DICOM series.
         mask: the file to write.
+        home: the folder that all of the CT's data have to lie in.
     """
 
     name: str
     path: Path
     mask: Path
+    home: Path
 
     @property
     def is_series(self) -> bool:
@@ -99,12 +101,12 @@ def _tasks(ct: Path, out: Path) -> Found:
         return Found(_named(ct, found, out), True, unlisted, dicom.notes)
     if len(found) > 1:
         raise DataError(out, f"is one mask, but {ct} holds {len(found)} CTs", "name a folder")
-    return Found([Task(found[0].name, found[0], out)], False, unlisted, dicom.notes)
+    return Found([Task(found[0].name, found[0], out, ct)], False, unlisted, dicom.notes)
 
 
 def _one(ct: Path, out: Path) -> Found:
     require_ending(out)
-    return Found([Task(ct.name, ct, out)], False, [])
+    return Found([Task(ct.name, ct, out, ct if ct.is_dir() else ct.parent)], False, [])
 
 
 def written_beside(mask: Path, what: str) -> Path:
@@ -180,7 +182,7 @@ def _named(ct: Path, found: list[Path], out: Path) -> list[Task]:
         # no second dot: ITK's reader of NIfTI, asked for 1.nrrd, opens a 1.nrrd.nii.gz beside it
         kept = name if is_plain else own.with_name(own.name.replace(".", "_"))
         mask = out / kept.with_name(kept.name + MASK_ENDING)
-        tasks.append(Task(own.as_posix(), path, mask))
+        tasks.append(Task(own.as_posix(), path, mask, ct))
     _require_own_masks(tasks)
     return tasks
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from cache.errors import SourceError
 from cache.files import write_json
 from cache.jsons import parsed
-from stages.preprocess.reading.sniff import data_files
+from stages.preprocess.reading.text_header import data_files
 
 NAME = "predictions.json"
 SCHEMA_VERSION = 2

@@ -27,6 +27,8 @@ from stages.predict.slices import source_slices
 from stages.preprocess.inspect import ct_to_predict
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import PREPARE_VERSION, prepare_volume
+from stages.preprocess.reading.opened import stop_at
+from stages.preprocess.rules.inside import data_inside
 
 PREDICT_VERSION = 1  # raise it whenever the same CT, model and choices would give another mask
 NO_SERIES = "is no DICOM series, so no DICOM segmentation is written"
@@ -135,6 +137,7 @@ def predict_one(task: Task, predictor: Predictor) -> Predicted:
 
 def _predicted(task: Task, predictor: Predictor) -> Predicted:
     choices = predictor.choices
+    stop_at(data_inside(task.path, task.home))
     slices, doubts = _source_slices(task, choices)
     prepared = read_prepared(task.path, predictor.ensemble.preprocess)
     restored = _restored(prepared, predictor)

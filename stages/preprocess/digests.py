@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.errors import SourceError
 from cache.files import write_text
 from cache.jsons import parsed
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.layouts.tree import is_hidden
-from stages.preprocess.reading.sniff import data_files
+from stages.preprocess.reading.regular import require_regular
+from stages.preprocess.reading.text_header import data_files
 
 LOG = logging.getLogger(__name__)
 
@@ -88,9 +90,11 @@ def hash_files(paths: Iterable[Path]) -> dict[str, Known]:
 
     Raises:
         OSError: one cannot be read.
+        SourceError: one is no regular file.
     """
     found = {}
     for path in paths:
+        require_regular(path)
         stamp = stamp_of(path.stat())
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -129,7 +133,7 @@ class Origin:
         """The same without reading; None unless every file looks as it did when it was read."""
         try:
             ct, label = source_files(files.ct), source_files(files.label)
-        except OSError:  # gone since the scan: reading it in earnest will say so
+        except (OSError, SourceError):  # gone since the scan: reading it in earnest will say so
             return None
         known = {}
         for path in (*ct, *label):

@@ -10,12 +10,12 @@ from stages.preprocess.files import CaseFiles
 from stages.preprocess.ledger import Ledger
 from stages.preprocess.place import label_voxel_ml, place
 from stages.preprocess.problems import Finding
+from stages.preprocess.reading.opened import stop_at
 from stages.preprocess.reading.read import (
     SourceVolume,
     as_hu,
     read_ct,
     read_label,
-    stop_at,
 )
 from stages.preprocess.rules import ct as ct_rules
 from stages.preprocess.rules import header, scale

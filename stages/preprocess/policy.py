@@ -39,7 +39,9 @@ class RulesParams(BaseModel, frozen=True, extra="forbid"):
     plain_numbers: Must
     spacing_positive: Must
     spacing_plausible: Should
+    length_unit: Fixable
     direction: Should
+    right_angles: Fixable
     identity_affine: Should
     # DICOM
     dicom_gaps: Should

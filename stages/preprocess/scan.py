@@ -12,6 +12,7 @@ from stages.preprocess.layouts.names import composed
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.problems import LEFT_OUT, Finding, Problem
+from stages.preprocess.rules.inside import data_of, location
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,14 @@ def _unknown_exclusions(case_ids: set[str], rules: RulesParams) -> list[Problem]
 
 def _left_out(found: Found, cases: list[CaseFiles], problems: list[Problem]) -> list[Problem]:
     """A line for the CTs and labels of cases that are left out, where no other problem has one."""
-    named = {judge.location(Path(problem.path)) for problem in problems}
+    named = {location(Path(problem.path)) for problem in problems}
     kept = {case.case_id for case in cases}
     return [
         _of_left_out(path, case_id)
         for case_id, claim in found.claims.items()
         if case_id not in kept
         for path in (*claim.cts, *claim.labels)
-        if judge.location(path) not in named
+        if location(path) not in named
     ]
 
 
@@ -121,22 +122,22 @@ def _unnamed(
     if not tree.root.is_dir():
         return []  # a list was given, not a folder: what lies around it is not the data set
     volumes = [path for case in cases for path in (case.ct, case.label)]
-    known = {*volumes, *(path for volume in volumes for path in judge.data_of(volume))}
+    known = {*volumes, *(path for volume in volumes for path in data_of(volume))}
     known |= {Path(problem.path) for problem in problems}
     kept = {case.case_id for case in cases}
     owners = {
-        judge.location(path): case_id
+        location(path): case_id
         for case_id, claim in found.claims.items()
         if case_id not in kept
         for path in _also_of(claim)
     }
-    locations = {judge.location(path) for path in known}
+    locations = {location(path) for path in known}
     return list(_rest(tree, tree.root, locations, owners, found.other))
 
 
 def _also_of(claim: Claim) -> list[Path]:
     """The folders of a case, and the data files of its headers."""
-    beside = [path for volume in (*claim.cts, *claim.labels) for path in judge.data_of(volume)]
+    beside = [path for volume in (*claim.cts, *claim.labels) for path in data_of(volume)]
     return [*claim.folders, *beside]
 
 
@@ -157,17 +158,17 @@ def _rest(
     if listing.fault is not None:
         yield Problem.ignored("not_a_case", "", folder, f"cannot be listed ({listing.fault})")
     for path in listing.hidden:
-        if judge.location(path) not in known:
+        if location(path) not in known:
             fact = "belongs to the system or is hidden, and not to the data set"
             yield Problem.ignored("hidden", "", path, fact)
-    of_folder = owners.get(judge.location(folder))
+    of_folder = owners.get(location(folder))
     for path in listing.files:
-        if (place := judge.location(path)) not in known:
+        if (place := location(path)) not in known:
             owner = owners.get(place, of_folder)
             ignored = Problem.ignored("not_a_case", "", path, other)
             yield _of_left_out(path, owner) if owner else ignored
     for path in listing.folders:
-        if (place := judge.location(path)) not in known:
+        if (place := location(path)) not in known:
             if of_folder:
                 owners.setdefault(place, of_folder)
             yield from _rest(tree, path, known, owners, other)

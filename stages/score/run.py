@@ -15,7 +15,9 @@ from stages.evaluate.scores import CaseScores, MaskOnGrid, score_case, worst_fir
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import write_cases_csv, write_metrics_json
 from stages.preprocess.problems import Finding
-from stages.preprocess.reading.read import SourceVolume, read_label, stop_at
+from stages.preprocess.reading.opened import stop_at
+from stages.preprocess.reading.read import SourceVolume, read_label
+from stages.preprocess.rules.inside import data_inside
 from stages.preprocess.rules.label import label_integers
 from stages.preprocess.values import LiverValues, account, liver_of, value_findings
 from stages.score.pairs import Pair, pair_up
@@ -106,6 +108,7 @@ def _read(path: Path) -> SourceVolume:
     Raises:
         SourceError: it is something else, or cannot be read.
     """
+    stop_at(data_inside(path, path.parent))
     volume = read_label(path, None)
     # lengths and volumes would be wrong; what else a header may break does not matter here
     stop_at(next((one for one in volume.findings if one.rule == "direction"), None))

@@ -8,7 +8,7 @@ from pathlib import Path
 from stages.preprocess.layouts.layout import Claim
 from stages.preprocess.layouts.names import composed
 from stages.preprocess.problems import Finding
-from stages.preprocess.reading.sniff import data_files, declared_data_files
+from stages.preprocess.rules.inside import data_inside, home_of
 
 # begins with a letter or digit; ends with neither dot nor blank, which Windows drops
 SAFE_ID = re.compile(r"\w([\w .+=@()-]*[\w+=@()-])?")
@@ -110,39 +110,13 @@ def _in_short(case_id: str) -> str:
 
 
 def _data_outside(src: Path, claim: Claim) -> Iterator[Finding]:
-    """A header may name any file of the machine as its voxels; a data set has its own."""
-    for header in (*claim.cts, *claim.labels):
-        paths = data_of(header, declared=True)
-        outside = [path for path in paths if not _is_inside(path, _home(src, header))]
-        if outside:
-            fact = f"names a data file outside {_home(src, header)}: {outside[0]}"
-            fix = f"put the data file beside the header, {OR_EXCLUDE}"
-            yield Finding("data_inside", header, fact, fix)
-
-
-def data_of(header: Path, *, declared: bool = False) -> list[Path]:
-    """The data files of a detached header; with ``declared`` those too that are not there."""
-    try:
-        found = data_files(header)
-        return found + declared_data_files(header) if declared else found
-    except OSError:  # a folder of that name, or a link that leads nowhere: for the reader to say
-        return []
+    found = (data_inside(header, _home(src, header)) for header in (*claim.cts, *claim.labels))
+    yield from (finding for finding in found if finding is not None)
 
 
 def _home(src: Path, path: Path) -> Path:
     """The data set's folder, or that of a file which a list names elsewhere."""
-    folder = src if src.is_dir() else src.parent
-    return folder if _is_inside(path, folder) else path.parent
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    # links are not followed: a data set may well consist of them, only a header's text is foreign
-    return Path(location(path)).is_relative_to(location(folder))
-
-
-def location(path: Path) -> str:
-    """One text for all ways to write a path, links not followed."""
-    return os.path.normcase(os.path.normpath(path.absolute()))
+    return home_of(path, src if src.is_dir() else src.parent)
 
 
 def _relative(src: Path, path: Path) -> str:

@@ -6,14 +6,16 @@ from typing import Any
 
 from cache.errors import SourceError
 from cache.jsons import parsed
+from stages.preprocess.reading.regular import require_regular
 
 
 def read_text(path: Path) -> str:
     """The content of a UTF-8 text file, without the mark that Windows puts before it.
 
     Raises:
-        SourceError: it cannot be opened or is not UTF-8.
+        SourceError: it cannot be opened, is no regular file, or is not UTF-8.
     """
+    require_regular(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

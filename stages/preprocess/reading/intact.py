@@ -3,10 +3,10 @@
 It fills a NIfTI file that ends early up with zeros, and looks at no checksum of compressed ones.
 """
 
-import gzip
 import math
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +15,60 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from numpy.typing import NDArray
 
 from cache.errors import SourceError
-from stages.preprocess.reading.sniff import (
-    GZIP_MAGIC,
-    NIFTI,
-    data_files,
-    extension_by_content,
-)
+from stages.preprocess.reading.magic import GZIP_MAGIC
+from stages.preprocess.reading.nifti import VOXEL_BYTES, nifti_header
+from stages.preprocess.reading.sniff import TEXTS, extension_by_content
+from stages.preprocess.reading.text_header import data_files, text_header
 from stages.preprocess.rules.ct import EXPORT_AGAIN
 
-METAIMAGE_HEADER = 1 << 16  # bytes, far more than any has
 PADDING = 1 << 16  # bytes allowed after the voxels of a NIfTI file
-HEADER_END = {".nrrd": b"\n\n", ".mha": b"ElementDataFile = LOCAL\n"}
+BLOCK = 1 << 24  # bytes inflated at once
+MOST_INFLATED = 1100  # bytes of each compressed one: zlib makes 1032 of one at most
+YES = "true"
 
 
 def require_whole_file(path: Path, reader: sitk.ImageFileReader) -> None:
-    """Refuse a NIfTI or MetaImage file that ends early, by its header and its size.
+    """Refuse a file that ends early, by its header and its size.
+
+    Where only the voxels themselves could tell, as of compressed NRRD, what it promises has to be
+    possible at all: its reader would ask for the memory first.
 
     Raises:
         SourceError: states the bytes that are there and that should be.
     """
-    # not by the header's keys alone: converted from NIfTI, another format may still have them
-    keys = reader.GetMetaDataKeys() if extension_by_content(path) in NIFTI else ()
-    if "vox_offset" not in keys or "bitpix" not in keys:
-        _require_whole_metaimage(path, reader)  # NRRD's reader notices by itself
-        return
-    voxel_bytes = int(reader.GetMetaData("bitpix")) // 8
-    voxels = int(np.prod(np.array(reader.GetSize(), dtype=np.int64)))
-    needed = int(float(reader.GetMetaData("vox_offset"))) + voxels * voxel_bytes
-    found = _content_bytes(path, needed)
-    if found < needed:
-        fact = f"ends early: {found:,} of {needed:,} bytes are there"
-        raise SourceError(path, fact, EXPORT_AGAIN, rule="truncated")
-
-
-def _require_whole_metaimage(path: Path, reader: sitk.ImageFileReader) -> None:
-    """MetaImage's reader notices, but says that there is no such file."""
-    if extension_by_content(path) != ".mha":
-        return
-    with path.open("rb") as file:
-        head, end, _ = file.read(METAIMAGE_HEADER).partition(b"LOCAL\n")
-    stated = re.search(rb"CompressedDataSize\s*=\s*(\d+)", head)
-    bits = re.search(r"(\d+)-bit", sitk.GetPixelIDValueAsString(reader.GetPixelID()))
-    if not end or (b"CompressedData = True" in head and not stated) or not bits:
-        return
     voxels = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
-    content = int(stated[1]) if stated else voxels * int(bits[1]) // 8
-    found, needed = path.stat().st_size, len(head) + len(end) + content
+    # not by the reader's keys: converted from NIfTI, another format may still have them
+    header = nifti_header(path)
+    if header is not None:
+        needed = header.voxels_at + voxels * VOXEL_BYTES.get(header.data_type, 1)
+        _require_bytes(path, _content_bytes(path, needed), needed)
+        return
+    bits = re.search(r"(\d+)-bit", sitk.GetPixelIDValueAsString(reader.GetPixelID()))
+    voxel_bytes = voxels * int(bits[1]) // 8 if bits else voxels
+    held = sum(file.stat().st_size for file in (path, *data_files(path)))
+    if voxel_bytes > held * MOST_INFLATED:
+        fact = f"promises {voxel_bytes:,} bytes of voxels, which {held:,} bytes cannot hold"
+        raise SourceError(path, fact, EXPORT_AGAIN, rule="truncated")
+    _require_whole_metaimage(path, voxel_bytes)
+
+
+def _require_whole_metaimage(path: Path, voxel_bytes: int) -> None:
+    """MetaImage's reader notices, but says that there is no such file."""
+    header = text_header(path) if extension_by_content(path) == ".mha" else None
+    if header is None or header.fields["ElementDataFile"].upper() != "LOCAL":
+        return
+    fields = header.fields
+    is_compressed = fields.get("CompressedData", "").lower() == YES
+    if is_compressed and "CompressedDataSize" not in fields:
+        return
+    if fields.get("BinaryData", "").lower() != YES:
+        return
+    content = int(fields["CompressedDataSize"]) if is_compressed else voxel_bytes
+    needed = header.rest_at + content
+    _require_bytes(path, path.stat().st_size, needed)
+
+
+def _require_bytes(path: Path, found: int, needed: int) -> None:
     if found < needed:
         fact = f"ends early: {found:,} of {needed:,} bytes are there"
         raise SourceError(path, fact, EXPORT_AGAIN, rule="truncated")
@@ -85,7 +93,8 @@ def require_checksum(path: Path, voxels: NDArray[Any]) -> bool:
     try:
         if content and _matches(content, np.ascontiguousarray(voxels).data):
             return True
-        _inflate(content)
+        for _ in _blocks(content):
+            pass
     except zlib.error as error:
         fact = f"is damaged: {error}"
         raise SourceError(path, fact, EXPORT_AGAIN, rule="checksum") from error
@@ -94,17 +103,20 @@ def require_checksum(path: Path, voxels: NDArray[Any]) -> bool:
 
 def _compressed_part(path: Path) -> bytes:
     """The gzip or zlib stream of a file or of the data file beside it; empty if it has none."""
-    for file in (*data_files(path), path):
+    header = text_header(path) if extension_by_content(path) in TEXTS else None
+    beside = data_files(path)
+    is_zlib = header is not None and header.fields.get("CompressedData", "").lower() == YES
+    for file in (*beside, path):
         with file.open("rb") as start:
             magic = start.read(len(GZIP_MAGIC))
-        if magic == GZIP_MAGIC or file.suffix.lower() == ".zraw":
+        if magic == GZIP_MAGIC or (is_zlib and file in beside):
             return file.read_bytes()
-    end = HEADER_END.get(extension_by_content(path) or "")
-    if end is None:
+    if header is None or beside:
         return b""
-    header, _, content = path.read_bytes().partition(end)
-    compressed = content.startswith(GZIP_MAGIC) or b"CompressedData = True" in header
-    return content if compressed else b""
+    with path.open("rb") as whole:
+        whole.seek(header.rest_at)
+        content = whole.read()
+    return content if content.startswith(GZIP_MAGIC) or is_zlib else b""
 
 
 def _matches(content: bytes, voxels: memoryview) -> bool:
@@ -123,16 +135,26 @@ def _matches(content: bytes, voxels: memoryview) -> bool:
     return zlib.crc32(voxels, zlib.crc32(head)) == checksum
 
 
-def _inflate(content: bytes) -> None:
-    """Inflate and forget. Raises zlib.error where the stream is damaged or ends early."""
-    while content.strip(b"\0"):
+def _blocks(content: bytes) -> Iterator[int]:
+    """Inflate and forget: the sizes of the blocks of one compressed stream after the other.
+
+    Several gzip members may stand in a row. What stands behind the last and is none is no part of
+    it: tapes and downloads leave something there.
+
+    Raises:
+        zlib.error: a stream is damaged or ends early.
+    """
+    while content:
         inflater = zlib.decompressobj(wbits=47)  # gzip or zlib, whichever it is
-        block = inflater.decompress(content, 1 << 24)
+        block = inflater.decompress(content, BLOCK)
+        yield len(block)
         while block and not inflater.eof:
-            block = inflater.decompress(inflater.unconsumed_tail, 1 << 24)
+            block = inflater.decompress(inflater.unconsumed_tail, BLOCK)
+            yield len(block)
         if not inflater.eof:
             raise zlib.error("the compressed data ends early")
-        content = inflater.unused_data  # several gzip members may stand in a row
+        rest = inflater.unused_data.lstrip(b"\0")
+        content = rest if rest.startswith(GZIP_MAGIC) else b""
 
 
 def _content_bytes(path: Path, needed: int) -> int:
@@ -152,10 +174,8 @@ def _inflated_bytes(path: Path) -> int:
     """Count by inflating all: several gzip members in a row state only the last one's size."""
     count = 0
     try:
-        with gzip.open(path) as file:
-            # small blocks: of the one that fails, nothing is counted
-            while block := file.read(1 << 14):
-                count += len(block)
-    except (EOFError, OSError, zlib.error):
+        for size in _blocks(path.read_bytes()):
+            count += size
+    except zlib.error:
         return count
     return count

@@ -11,16 +11,17 @@ from cache.errors import SourceError
 
 
 @contextmanager
-def linked(targets: Mapping[str, Path]) -> Iterator[Path]:
+def linked(targets: Mapping[str, Path], *, near: Path) -> Iterator[Path]:
     """A folder with links to files, which is gone afterwards.
 
     Args:
         targets: the file by the link's name, which may have folders in it but does not lead out.
+        near: a file of theirs; on Windows links are made on its drive.
 
     Raises:
         SourceError: there is nowhere to put it.
     """
-    folder = _make_folder(next(iter(targets.values())).absolute())
+    folder = _make_folder(near.absolute())
     try:
         for name, target in targets.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

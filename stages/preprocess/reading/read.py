@@ -18,24 +18,19 @@ from cache.orientation import to_lps
 from stages.preprocess.files import LabelNames
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.dicom import choose_series
-from stages.preprocess.reading.dicom_kind import refuse_dicom
 from stages.preprocess.reading.intact import require_checksum, require_whole_file
 from stages.preprocess.reading.itk import refusal, without_warnings
+from stages.preprocess.reading.nifti import with_lost_numbers
+from stages.preprocess.reading.opened import opened, stop_at
 from stages.preprocess.reading.png import png_files, read_png_stack
 from stages.preprocess.reading.preamble import with_preambles
 from stages.preprocess.reading.segments import segments_of
-from stages.preprocess.reading.sniff import extension_by_content, readable, readable_series
-from stages.preprocess.reading.stated import (
-    require_voxels_behind_header,
-    stated_geometry,
-    with_lost_numbers,
-)
+from stages.preprocess.reading.sniff import readable_series
 from stages.preprocess.rules import header
 from stages.preprocess.rules.ct import EXPORT_AGAIN
 from stages.preprocess.rules.phases import phases_in_voxels
 
 INT16 = np.iinfo(np.int16)
-NRRD = (".nrrd", ".nhdr")
 OUTPUT = {"whole": sitk.sitkInt32, "fractions": sitk.sitkFloat64}
 
 
@@ -146,35 +141,21 @@ def onto_grid(array: NDArray[Any], own: Grid, target: Grid) -> NDArray[Any]:
 
 
 def _read_file(path: Path) -> SourceVolume:
-    if path.is_file() and path.stat().st_size == 0:
-        raise SourceError(path, "is empty", EXPORT_AGAIN, rule="truncated")
-    kind = extension_by_content(path)
-    if kind is None:
-        refuse_dicom(path)
-    findings = [header.extension(path, kind)]
-    stated = stated_geometry(path)
-    require_voxels_behind_header(path)
-    if stated is not None:
-        stop_at(header.spacing_positive(path, stated.spacing_xyz_mm))
-    with readable(path) as openable, without_warnings():
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(openable))
-        if kind in NRRD:
-            # asked for ct.nrrd, ITK's reader of NIfTI opens a ct.nrrd.nii.gz beside it
-            reader.SetImageIO("NrrdImageIO")
-        try:
-            # the header alone decides most rejections; a bad case's voxels are never decompressed
-            reader.ReadImageInformation()
-            findings.append(_take_three_dimensions(path, reader))
-            names, layers = segments_of(path, reader)
-            if not names:
-                stop_at(_plain_numbers(path, reader.GetPixelID(), reader.GetNumberOfComponents()))
-            require_whole_file(path, reader)
-            image = reader.Execute()
-        except RuntimeError as error:
-            raise refusal(path, error) from error
-    grid = grid_of(image)
-    findings.append(header.direction(path, grid, stated.sform_lps if stated else None))
+    with opened(path) as file:
+        reader, count = file.reader, file.reader.GetNumberOfComponents()
+        # the header alone decides most rejections; a bad case's voxels are never decompressed
+        findings = [header.extension(path, file.kind), _take_three_dimensions(path, reader)]
+        names, layers = segments_of(path, file.text, count)
+        if not names:
+            stop_at(_plain_numbers(path, reader.GetPixelID(), count))
+        require_whole_file(path, reader)
+        image = reader.Execute()
+    grid = file.in_mm(grid_of(image))
+    stop_at(header.finite_geometry(path, grid))
+    if file.stated is not None:
+        findings.append(header.length_unit(path, file.stated.unit))
+    findings.append(header.direction(path, grid, file.stated))
+    findings.append(header.right_angles(path, grid, file.stated))
     voxels = sitk.GetArrayViewFromImage(image)
     if not require_checksum(path, voxels):
         voxels = with_lost_numbers(path, voxels)
@@ -237,12 +218,6 @@ def grid_of(image: Any) -> Grid:
         triple_mm(image.GetOrigin()),
         tuple(float(cosine) for cosine in image.GetDirection()),
     )
-
-
-def stop_at(finding: Finding | None) -> None:
-    """Give up on a file that breaks a rule without which nothing can be prepared."""
-    if finding is not None:
-        raise SourceError(finding.path, finding.fact, finding.fix, rule=finding.rule)
 
 
 def _take_three_dimensions(path: Path, reader: sitk.ImageFileReader) -> Finding | None:

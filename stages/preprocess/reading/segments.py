@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-import SimpleITK as sitk  # noqa: N813 - the name everyone uses
-
 from cache.errors import SourceError
 from stages.preprocess.files import LabelNames
+from stages.preprocess.reading.header_text import TextHeader
 from stages.preprocess.rules.ct import EXPORT_AGAIN
 
 WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*")
@@ -14,28 +13,29 @@ WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*")
 Layers = dict[str, tuple[int, ...]]
 
 
-def segments_of(path: Path, reader: sitk.ImageFileReader) -> tuple[LabelNames, Layers]:
+def segments_of(path: Path, header: TextHeader | None, count: int) -> tuple[LabelNames, Layers]:
     """Label values and layers by structure; both empty for a file that names none.
 
     Segments of one name are one structure: it has a value, and the layer it lies in, of each.
 
     Args:
         path: the file.
-        reader: has read its header.
+        header: what it says, if it is text.
+        count: how many layers it has.
 
     Raises:
         SourceError: a value or layer is no whole number, or there is no such layer.
     """
     names: LabelNames = {}
     layers: Layers = {}
-    fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    fields = header.pairs if header else {}
     number = 0
     while f"Segment{number}_Name" in fields or f"Segment{number}_LabelValue" in fields:
         name = fields.get(f"Segment{number}_Name", f"Segment {number}")
         value = _whole(path, fields, f"Segment{number}_LabelValue", absent=1)
         layer = _whole(path, fields, f"Segment{number}_Layer", absent=0)
-        if not 0 <= layer < reader.GetNumberOfComponents():
-            fact = f"its segment {number} is in layer {layer} of {reader.GetNumberOfComponents()}"
+        if not 0 <= layer < count:
+            fact = f"its segment {number} is in layer {layer} of {count}"
             raise SourceError(path, fact, EXPORT_AGAIN)
         names[name] = (*names.get(name, ()), value)
         layers[name] = (*layers.get(name, ()), layer)

@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 from cache.grid import Grid
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.sniff import EXTENSIONS
+from stages.preprocess.reading.stated import Stated
 
 FINEST_MM, COARSEST_MM = 0.1, 20.0  # no CT has voxels beyond; slices of 10 mm exist
 NARROWEST_MM, WIDEST_MM = 100.0, 1000.0  # of a field of view: a newborn's, the widest gantry's
 STRAIGHT = 1e-3  # largest deviation of a direction from orthonormal: 0.06 degrees
+STRAIGHTENED = 5e-5  # from which on ITK takes the nearest right angles; single precision has 1e-7
+SAME_LENGTH = 0.01  # of two spacings, as a share
+TINY = 1e-30
 
 
 def extension(path: Path, by_content: str | None) -> Finding | None:
@@ -42,9 +46,35 @@ def plain_numbers(path: Path, kind: str, components: int) -> Finding | None:
     return Finding("plain_numbers", path, fact, "export one volume of plain numbers")
 
 
-def spacing_positive(path: Path, spacing_xyz_mm: Sequence[float]) -> Finding | None:
+def length_unit(path: Path, unit: str) -> Finding | None:
+    """Lengths are in mm; others are turned into it."""
+    if not unit:
+        return None
+    fact, fix = f"gives its lengths in {unit}", "they are turned into mm; check the spacing"
+    return Finding("length_unit", path, fact, fix, fixable=True)
+
+
+def known_place(path: Path, *, is_analyze: bool) -> Finding | None:
+    """The header can say where the voxels lie: ANALYZE's cannot, nor which side is left."""
+    if not is_analyze:
+        return None
+    fact = "is an ANALYZE file, which knows no place in space"
+    return Finding("readable", path, fact, "convert the original scan to NIfTI or NRRD")
+
+
+def finite_geometry(path: Path, grid: Grid) -> Finding | None:
+    """Spacing, origin and directions are numbers."""
+    if np.isfinite([*grid.spacing_zyx_mm, *grid.origin_xyz_mm, *grid.direction]).all():
+        return None
+    fact = f"has the origin (x, y, z) {_text(grid.origin_xyz_mm)} mm"
+    if np.isfinite(grid.origin_xyz_mm).all():
+        fact = "has a spacing or directions that are no numbers"
+    return Finding("readable", path, fact, "correct the header, or export it again")
+
+
+def spacing_positive(path: Path, spacing_xyz_mm: Sequence[float] | None) -> Finding | None:
     """Distances between voxels are numbers above zero; of a DICOM slice there are x and y."""
-    if all(np.isfinite(mm) and mm > 0 for mm in spacing_xyz_mm):
+    if spacing_xyz_mm is None or all(np.isfinite(mm) and mm > 0 for mm in spacing_xyz_mm):
         return None
     axes = "x, y, z"[: 3 * len(spacing_xyz_mm) - 2]
     fact = f"has the spacing ({axes}) {_text(spacing_xyz_mm)} mm, which no scan can have"
@@ -68,32 +98,70 @@ def spacing_plausible(path: Path, grid: Grid) -> Finding | None:
     return Finding("spacing_plausible", path, f"{fact} are plausible", fix)
 
 
-def direction(
-    path: Path, grid: Grid, sform_lps: NDArray[np.float64] | None = None
-) -> Finding | None:
+def direction(path: Path, grid: Grid, stated: Stated | None = None) -> Finding | None:
     """Axes at right angles, and where a NIfTI file's sform has them.
 
     Args:
         path: the file.
         grid: the grid as read.
-        sform_lps: the sform of a NIfTI header, voxels (x, y, z) to LPS mm.
+        stated: what its header says, where it is looked at.
     """
     fix = "resample it onto a grid with right angles, or list the case under data.exclude"
-    matrix = np.reshape(grid.direction, (3, 3))
-    skew = float(np.abs(matrix @ matrix.T - np.eye(3)).max())
+    skew = _skew(np.reshape(grid.direction, (3, 3)).T)
     if skew > STRAIGHT:
         fact = f"its axes are not at right angles (the cosines are {skew:.3f} off)"
         return Finding("direction", path, fact, fix)
-    if sform_lps is None:
+    if stated is None or stated.sform_lps is None:
         return None
-    farthest = max(
+    farthest = _farthest_mm(grid, stated.sform_lps)
+    if farthest <= min(grid.spacing_zyx_mm) / 2:
+        return None
+    fact = f"{_culprit(stated)}: a corner lies {farthest:.1f} mm apart"
+    return Finding("direction", path, fact, fix)
+
+
+def _culprit(stated: Stated) -> str:
+    """What is wrong with a NIfTI header whose sform is not where the voxels were read."""
+    sform = stated.sform_lps
+    if sform is None or not np.isfinite(sform).all():
+        return "its sform holds what is no number"
+    lengths = np.linalg.norm(sform[:, :3], axis=0)
+    spacing = stated.spacing_xyz_mm or (0.0, 0.0, 0.0)
+    if _skew(sform[:, :3] / np.maximum(lengths, TINY)) > STRAIGHT:
+        return "its sform is sheared"
+    if not np.allclose(lengths, spacing, rtol=SAME_LENGTH, atol=0):
+        return f"its sform has the spacing {_text(lengths)} mm, its pixdim {_text(spacing)} mm"
+    return "its sform contradicts its qform"
+
+
+def right_angles(path: Path, grid: Grid, stated: Stated | None) -> Finding | None:
+    """Where a sform alone says where the axes point, they are at right angles to rounding.
+
+    One whose axes are farther off than half a voxel breaks ``direction``.
+    """
+    if stated is None or stated.sform_lps is None or not stated.is_straightened:
+        return None
+    columns = stated.sform_lps[:, :3]
+    skew = _skew(columns / np.maximum(np.linalg.norm(columns, axis=0), TINY))
+    farthest = _farthest_mm(grid, stated.sform_lps)
+    if skew <= STRAIGHTENED or not farthest <= min(grid.spacing_zyx_mm) / 2:
+        return None
+    fact = f"its sform is {skew:.2g} off right angles, by which a corner moves {farthest:.2g} mm"
+    fix = "it is read with the nearest right angles; copy the sform to the qform to keep them"
+    return Finding("right_angles", path, fact, fix, fixable=True)
+
+
+def _farthest_mm(grid: Grid, sform_lps: NDArray[np.float64]) -> float:
+    """The farthest that a grid and a sform put the same corner voxel apart; NaN of no numbers."""
+    return max(
         float(np.linalg.norm(sform_lps @ [*corner[::-1], 1] - grid.point_xyz_mm(corner)))
         for corner in np.multiply(np.subtract(grid.shape_zyx, 1), list(np.ndindex(2, 2, 2)))
     )
-    if farthest <= min(grid.spacing_zyx_mm) / 2:
-        return None
-    fact = f"its sform is sheared or contradicts its qform: a corner lies {farthest:.1f} mm apart"
-    return Finding("direction", path, fact, fix)
+
+
+def _skew(columns: NDArray[np.float64]) -> float:
+    """How far columns are from orthonormal: the largest deviation of their products."""
+    return float(np.abs(columns.T @ columns - np.eye(3)).max())
 
 
 def identity_affine(path: Path, grid: Grid) -> Finding | None:

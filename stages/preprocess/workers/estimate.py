@@ -17,7 +17,7 @@ from stages.preprocess.files import CaseFiles
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import target_grid
 from stages.preprocess.reading.dicom_file import is_dicom, read_header
-from stages.preprocess.reading.sniff import readable
+from stages.preprocess.reading.opened import opened
 
 # a worker's peak, measured with benchmarks.measure on 2 cores and glibc for CTs of 70, 140 and 280
 # slices of 512·512: 201 MB, and per voxel 7.0 bytes for int16 with a uint8 label, of which 3.0 are
@@ -142,16 +142,15 @@ def _header(path: Path) -> Header | None:
     if path.is_dir() or is_dicom(path):  # a single DICOM file is refused in the end
         return None
     try:
-        with readable(path) as openable:
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(openable))
-            reader.ReadImageInformation()
+        with opened(path) as file:
+            reader = file.reader
             if reader.GetDimension() != 3:
                 return None
             grid = Grid(triple(reader.GetSize()[::-1]), triple_mm(reader.GetSpacing()[::-1]))
+            grid = file.in_mm(grid)
             kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
             layers = reader.GetNumberOfComponents()
-    except (RuntimeError, SourceError, OSError):
+    except (RuntimeError, SourceError, OSError, MemoryError):
         return None  # reading it in earnest will say why
     if not all(0 < spacing < ABSURD_MM for spacing in grid.spacing_zyx_mm):
         return None
