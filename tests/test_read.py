@@ -806,6 +806,7 @@ def test_an_odd_file_is_a_volume_or_a_readable_refusal(realct, name):
     refused = {
         "complex.nii.gz": "several numbers per voxel",
         "empty.nii.gz": "",
+        "empty-liver/series/CT000081.dcm": "is one DICOM file",
         "example4d.nii.gz": "4 dimensions",
         "lfs_pointers/images/liver_0.nii.gz": "git-LFS pointer",
         "lfs_pointers/labels/liver_1.nii.gz": "git-LFS pointer",
