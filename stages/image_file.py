@@ -21,6 +21,8 @@ HEADER_ENDS = {".nrrd": b"\n", ".mha": b"ElementDataFile = LOCAL\n"}  # the last
 READ_BYTES = 1 << 20  # at once
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # for zlib to find out
 PART = "only a part of it was written; is the disk full?"
+NOTE = "ITK_FileNotes"  # ITK's word for what is the field descrip in NIfTI
+PHANTOM = "synthetic CT of liver3d"  # the note in the files of a phantom, CT and label alike
 USUAL_LEVEL = -1  # of compression, as the writer of the format has it
 
 
@@ -45,7 +47,9 @@ def ending_of(path: Path) -> str:
     return next(each for each in ENDINGS if path.name.endswith(each))
 
 
-def write_image(path: Path, voxels: NDArray[Any], grid: Grid, *, level: int = USUAL_LEVEL) -> None:
+def write_image(
+    path: Path, voxels: NDArray[Any], grid: Grid, *, level: int = USUAL_LEVEL, note: str = ""
+) -> None:
     """Write an array on its grid, compressed; the file's ending chooses the format.
 
     Args:
@@ -53,6 +57,7 @@ def write_image(path: Path, voxels: NDArray[Any], grid: Grid, *, level: int = US
         voxels: (Z, Y, X), of a type that the format has.
         grid: where they lie.
         level: of compression, 1 (fast) to 9.
+        note: what the header says the file is (``descrip`` in NIfTI), up to 79 characters.
 
     Raises:
         DataError: no format has this ending, or it cannot be written there, as on a full disk.
@@ -62,6 +67,8 @@ def write_image(path: Path, voxels: NDArray[Any], grid: Grid, *, level: int = US
     image.SetSpacing(grid.spacing_zyx_mm[::-1])
     image.SetOrigin(grid.origin_xyz_mm)
     image.SetDirection(grid.direction)
+    if note:
+        image.SetMetaData(NOTE, note)
     try:
         with replacing(path) as partial:
             # SimpleITK ends the process at a name that is no UTF-8

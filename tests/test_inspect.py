@@ -9,6 +9,9 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 from cache.errors import SourceError
 from cache.grid import Grid
 from conftest import BODY, CASE_SHAPE_ZYX, CASE_SPACING_XYZ_MM, LIVER, body_hu, liver_label
+from stages.image_file import PHANTOM, write_image
+from stages.phantom.make import make_phantom
+from stages.phantom.write import write_phantom
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.inspect import ct_to_predict, inspect_case
 from stages.preprocess.ledger import Ledger, finding_of
@@ -568,6 +571,41 @@ class TestCounts:
         lost = {"spacing_xyz_mm": (1.0, 1.0, 1.0), "origin_xyz_mm": (0.0, 0.0, 0.0)}
         counts = counts_of(rewrite_label(write_case(), liver_label()[1:], **lost))
         assert [one["ml"] for one in counts] == [None, None]
+
+
+class TestPhantoms:
+    """They are known by what their headers say, in CT and label."""
+
+    @pytest.fixture
+    def small(self, write_case):
+        """A case of 7 ml of liver in 32 mm of a patient, whose files carry these notes."""
+
+        def write(ct_note, label_note, hu=None):
+            files = write_case(spacing_xyz_mm=(2.5, 2.8, 3.0))
+            volumes = ((body_hu() if hu is None else hu, ct_note), (liver_label(), label_note))
+            for path, (voxels, note) in zip((files.ct, files.label), volumes, strict=True):
+                write_image(path, voxels, Grid(CASE_SHAPE_ZYX, (3.0, 2.8, 2.5)), note=note)
+            return files
+
+        return write
+
+    def test_sizes_of_a_phantom_are_not_held_against_a_patients(self, small, inspect):
+        assert inspect(small(PHANTOM, PHANTOM))[1] == {}
+
+    @pytest.mark.parametrize("notes", [("", ""), (PHANTOM, ""), ("", PHANTOM), ("made", "made")])
+    def test_those_of_any_other_case_are(self, small, inspect, notes):
+        found = {"spacing_plausible": "warning", "liver_volume": "warning"}
+        assert inspect(small(*notes))[1] == found
+
+    def test_a_phantom_whose_values_are_no_hu_is_left_out_as_any_ct(self, small, inspect):
+        files = small(PHANTOM, PHANTOM, hu=picture_of(body_hu().astype(float)))
+        assert inspect(files) == (None, {"not_hu": "skipped"})
+
+    def test_the_files_of_a_phantom_say_what_they_are(self, tmp_path):
+        phantom = make_phantom(0, 0, shape_zyx=(16, 16, 17))
+        write_phantom(tmp_path, "p", phantom=phantom)
+        assert read_ct(tmp_path / "image/p/p.nii.gz").is_synthetic
+        assert read_label(tmp_path / "label/p/p.nii.gz", None).is_synthetic
 
 
 class TestPredicting:

@@ -8,7 +8,7 @@ import numpy as np
 from cache.case import Mask, Volume
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.ledger import Ledger
-from stages.preprocess.place import label_voxel_ml, place
+from stages.preprocess.place import Placed, label_voxel_ml, place
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.opened import stop_at
 from stages.preprocess.reading.read import (
@@ -67,16 +67,14 @@ def inspect_case(files: CaseFiles, liver_values: LiverValues, ledger: Ledger) ->
         voxel_ml = label_voxel_ml(ct, label)
         liver = _inspect_label(label, files, liver_values, ledger, voxel_ml=voxel_ml)
         placed = None if ct is None else place(ct, label, hu, liver, ledger)
-    if ct is not None:
+    # a phantom is made with its own lengths: they are right, be they a patient's or not
+    is_phantom = ct is not None and label is not None and ct.is_synthetic and label.is_synthetic
+    if ct is not None and not is_phantom:
         ledger.note(*_doubts_of_lengths(placed.ct if placed else ct))
     if placed is None:
         return None
     if placed.mask.any():
-        liver_ml = float(np.count_nonzero(placed.mask)) * placed.ct.grid.voxel_ml
-        ledger.note(
-            label_rules.liver_volume(files.label, liver_ml),
-            label_rules.liver_hu(files.label, placed.hu, placed.mask),
-        )
+        ledger.note(*_doubts_of_liver(placed, files.label, is_phantom=is_phantom))
     if ledger.is_out:
         return None
     return Inspected(replace(placed.ct, array=placed.hu), placed.hu, placed.mask)
@@ -122,6 +120,16 @@ def mended(path: Path, hu: Volume) -> tuple[Volume, list[Finding]]:
         None if is_scaled else ct_rules.hu_range(path, values),
     ]
     return ct_rules.without_padding(hu, values), [one for one in found if one is not None]
+
+
+def _doubts_of_liver(placed: Placed, path: Path, *, is_phantom: bool) -> list[Finding]:
+    """What is to be doubted about a liver: where it lies, and how large it is."""
+    liver_ml = float(np.count_nonzero(placed.mask)) * placed.ct.grid.voxel_ml
+    found = [
+        None if is_phantom else label_rules.liver_volume(path, liver_ml),
+        label_rules.liver_hu(path, placed.hu, placed.mask),
+    ]
+    return [one for one in found if one is not None]
 
 
 def _doubts_of_lengths(ct: SourceVolume) -> list[Finding]:

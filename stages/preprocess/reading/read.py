@@ -15,6 +15,7 @@ from cache.case import AIR_HU, Volume
 from cache.errors import SourceError
 from cache.grid import Grid, triple, triple_mm
 from cache.orientation import to_lps
+from stages.image_file import NOTE, PHANTOM
 from stages.preprocess.files import LabelNames
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.dicom import choose_series
@@ -46,6 +47,7 @@ class SourceVolume:
         names: label values by structure, where the file names them.
         layers: the layer of each of a structure's values, in their order; where there are names.
         findings: what its header breaks, and files of its folder that do not belong to it.
+        is_synthetic: whether its header says that it is a phantom of ours.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class SourceVolume:
     names: LabelNames | None = None
     layers: dict[str, tuple[int, ...]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    is_synthetic: bool = False
 
 
 def read_ct(path: Path) -> SourceVolume:
@@ -168,6 +171,7 @@ def _read_file(path: Path) -> SourceVolume:
         names=names or None,
         layers=layers,
         findings=[finding for finding in findings if finding],
+        is_synthetic=NOTE in reader.GetMetaDataKeys() and PHANTOM in reader.GetMetaData(NOTE),
     )
 
 
