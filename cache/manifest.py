@@ -11,10 +11,12 @@ from cache.case import FORMAT_VERSION, CaseInfo
 from cache.errors import StoreError
 from cache.files import ATTEMPTS, PAUSE_S, json_text, write_text
 from cache.jsons import parsed
+from cache.orientation import lps_grid
 
 NAME = "manifest.json"
 REBUILD = "run python -m pipeline.preprocess; it keeps what is whole and redoes the rest"
 NO_DIGEST = "0" * 64  # what stands in the manifest while its own digest is computed
+OF_SOURCE = ("source_shape_zyx", "source_spacing_zyx_mm")
 TAIL = '"\n}\n'  # what follows that digest, since "sha256" is the last of the sorted keys
 
 
@@ -42,6 +44,8 @@ class Entry:
         findings: what was odd about the sources, as in ``CaseInfo``.
         files: every file of the case, by its path from the store's root, with forward slashes.
         label_counts: every value of the label, as in ``CaseInfo``.
+        source_shape_zyx: of the CT turned to LPS, voxels; None where an older liver3d wrote it.
+        source_spacing_zyx_mm: of the same.
     """
 
     case_id: str
@@ -55,6 +59,8 @@ class Entry:
     findings: list[dict[str, Any]]
     files: dict[str, StoredFile]
     label_counts: list[dict[str, Any]] = field(default_factory=list)
+    source_shape_zyx: tuple[int, int, int] | None = None
+    source_spacing_zyx_mm: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ def entry_of(info: CaseInfo, root: Path, path: Path) -> Entry:
     Raises:
         OSError: a file of the case cannot be read.
     """
+    source = lps_grid(info.source_grid, info.orientation)
     return Entry(
         info.case_id,
         info.patient_id,
@@ -94,6 +101,8 @@ def entry_of(info: CaseInfo, root: Path, path: Path) -> Entry:
         info.findings,
         file_digests(root, path),
         info.label_counts,
+        source_shape_zyx=source.shape_zyx,
+        source_spacing_zyx_mm=source.spacing_zyx_mm,
     )
 
 
@@ -231,5 +240,6 @@ def entry_from_dict(line: dict[str, Any]) -> Entry:
     """The inverse of ``entry_to_dict``. KeyError, TypeError or AttributeError if it is none."""
     line = dict(line)
     shape, spacing = tuple(line.pop("shape_zyx")), tuple(line.pop("spacing_zyx_mm"))
+    line |= {name: tuple(line[name]) for name in OF_SOURCE if line.get(name) is not None}
     files = {name: StoredFile(**stored) for name, stored in line.pop("files").items()}
     return Entry(shape_zyx=shape, spacing_zyx_mm=spacing, files=files, **line)

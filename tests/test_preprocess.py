@@ -124,6 +124,25 @@ def padded_hu():
 
 
 class TestOneRun:
+    def test_qc_shows_the_grid_of_the_source_turned_to_lps_and_that_of_the_prepared_case(
+        self, preprocess, write_dataset, store
+    ):
+        # x and y of the file exchanged: its columns run towards the back
+        turned = (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+        changes = {
+            "preprocess.crop": "none",
+            "preprocess.grid": "shape",
+            "preprocess.shape_zyx": [7, 9, None],
+            "preprocess.spacing_zyx_mm": None,
+        }
+        src = write_dataset(["1"], direction=turned)
+        # 20 voxels of 9 mm along the file's x, 18 of 10 along y, 14 of 11 along z
+        grids = ("18·20·14 → 18·9·7", "10·9·11 → 10·20·22 mm")
+        for _ in ("prepared", "kept"):
+            preprocess(src, changes=changes)
+            page = (store.parent / "qc.html").read_text(encoding="utf-8")
+            assert all(grid in page for grid in grids)
+
     def test_every_case_is_in_the_manifest_and_can_be_read(self, preprocess, write_dataset, store):
         ended = preprocess(write_dataset())
         assert ended.exit_code == 0

@@ -1,5 +1,6 @@
 """The picture of a case, and the page that shows all of them: true to the patient, safe to open."""
 
+import base64
 import io
 import re
 import tracemalloc
@@ -11,10 +12,12 @@ from PIL import Image
 
 from stages.preprocess.picture import LONGEST_SIDE, case_picture, liver_slice
 from stages.preprocess.problems import Problem
-from stages.preprocess.qc import Card, write_qc
+from stages.preprocess.qc import IN_PAGE_BYTES, Card, write_qc
 
 SHAPE_ZYX = (6, 40, 50)
 SPACING_ZYX_MM = (5.0, 2.0, 2.0)
+INSIDE = 5  # pictures that fit into the page, of the size that tests make
+OF_SOURCE = ("source_shape_zyx", "source_spacing_zyx_mm")
 EVIL = '<script>alert("1")</script>'
 
 
@@ -46,10 +49,11 @@ def page(tmp_path):
     return write
 
 
-def card(case_id="1", *, patient_id=None, picture=b"jpeg"):
+def card(case_id="1", *, patient_id=None, picture=b"jpeg", source=None):
     """A card of a case, or without a picture of one that was left out."""
     facts = (1234.5, (10, 20, 30), (5.0, 0.75, 0.7)) if picture else (None, None, None)
-    return Card(case_id, patient_id or case_id, picture, *facts)
+    known = {} if source is None else dict(zip(OF_SOURCE, source, strict=True))
+    return Card(case_id, patient_id or case_id, picture, *facts, **known)
 
 
 def problem(case_id="1", *, severity="skipped", rule="truncated", fact="ends early", path="ct.nii"):
@@ -162,12 +166,20 @@ class TestPage:
         assert "5: 75 voxels, not declared, not liver" in text
         assert "0: 9 voxels" not in text
 
-    def test_a_case_shows_its_picture_its_liver_and_its_grid(self, page):
-        html = page([card("torso", patient_id="Ada", picture=b"some jpeg")])
+    def test_a_case_shows_its_picture_its_liver_and_its_grids(self, page):
+        source = ((40, 50, 60), (2.5, 0.5, 0.4))
+        html = page([card("torso", patient_id="Ada", picture=b"some jpeg", source=source)])
         assert "data:image/jpeg;base64,c29tZSBqcGVn" in html
         [only] = cards_of(html)
-        shown = "R L torso patient Ada liver 1,234 ml 30·20·10 0.7·0.75·5 mm"
-        assert text_of(only) == shown
+        assert text_of(only) == (
+            "R L torso patient Ada liver 1,234 ml 60·50·40 → 30·20·10 0.4·0.5·2.5 → 0.7·0.75·5 mm"
+        )
+
+    def test_the_grid_of_a_case_whose_source_is_not_known_is_said_to_be_the_prepared_one(
+        self, page
+    ):
+        [only] = cards_of(page([card("torso")]))
+        assert "prepared 30·20·10 prepared 0.7·0.75·5 mm" in text_of(only)
 
     def test_it_says_that_it_is_not_for_clinical_use(self, page):
         assert "Not for clinical use" in page()
@@ -276,4 +288,61 @@ class TestPage:
         with pytest.raises(TypeError):
             page([*(card(f"{number}") for number in range(99)), card("last", picture="no bytes")])
         assert (tmp_path / "qc.html").read_text(encoding="utf-8") == before
-        assert [path.name for path in tmp_path.iterdir()] == ["qc.html"]
+        assert {path.name for path in tmp_path.iterdir()} == {"qc.html", "qc_files"}
+        assert list((tmp_path / "qc_files").iterdir()) == []
+
+
+class TestLargePage:
+    """A page of so many cases that not all of their pictures are in it."""
+
+    @pytest.fixture
+    def pictures(self):
+        whole = IN_PAGE_BYTES // INSIDE
+        return [bytes([at]) * whole for at in range(INSIDE + 2)]
+
+    @pytest.fixture
+    def large(self, page, pictures):
+        """A page of two pictures more than fit into it."""
+        return page(card(f"{at}", picture=picture) for at, picture in enumerate(pictures))
+
+    def test_the_first_pictures_are_in_the_page_and_the_others_beside_it(
+        self, large, pictures, tmp_path
+    ):
+        sources = re.findall(r'<img src="([^"]+)"', large)
+        inside, beside = sources[:INSIDE], sources[INSIDE:]
+        assert all(source.startswith("data:image/jpeg;base64,") for source in inside)
+        assert [(tmp_path / source).read_bytes() for source in beside] == pictures[INSIDE:]
+        assert len(list((tmp_path / "qc_files").iterdir())) == 2
+
+    def test_only_pictures_beside_the_page_wait_until_they_are_on_the_screen(self, large):
+        images = re.findall("<img [^>]+>", large)
+        assert ["lazy" in image for image in images] == [False] * INSIDE + [True] * 2
+
+    def test_it_loads_pictures_from_its_own_folder_and_nothing_else(self, large):
+        assert "default-src 'none'; img-src data: 'self' file:; " in large
+        assert not re.search(r"""(src|href)\s*=\s*["'](?!data:image/jpeg|#|qc_files/\w)""", large)
+
+    def test_it_says_which_folder_belongs_to_it(self, large, page):
+        words = "all others in the folder qc_files beside it"
+        assert words in text_of(large)
+        assert words not in text_of(page([card()]))
+
+    def test_cases_with_problems_have_their_pictures_in_the_page(self, page, pictures):
+        cards = [card(f"{at}", picture=picture) for at, picture in enumerate(pictures)]
+        html = page(cards, [problem(cards[-1].case_id, severity="warning")])
+        encoded = base64.b64encode(pictures[-1]).decode()
+        assert f'src="data:image/jpeg;base64,{encoded}"' in html
+
+    def test_pictures_of_earlier_pages_are_deleted_and_other_files_are_not(
+        self, large, page, tmp_path
+    ):
+        (tmp_path / "qc_files" / "notes.txt").touch()
+        page([card("a")])
+        assert [path.name for path in (tmp_path / "qc_files").iterdir()] == ["notes.txt"]
+
+    def test_a_picture_cut_short_by_a_kill_is_written_again(self, large, page, pictures, tmp_path):
+        for path in (tmp_path / "qc_files").iterdir():
+            path.write_bytes(path.read_bytes()[:3])
+        page(card(f"{at}", picture=picture) for at, picture in enumerate(pictures))
+        found = {path.read_bytes() for path in (tmp_path / "qc_files").iterdir()}
+        assert found == set(pictures[INSIDE:])

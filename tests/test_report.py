@@ -14,13 +14,14 @@ from stages.evaluate.background import Background, Folded, StageTime
 from stages.evaluate.distributions import distributions_picture
 from stages.evaluate.known_problems import KnownProblem, of_problems
 from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR, Picture, case_picture
-from stages.evaluate.report import Report, write_report
+from stages.evaluate.report import IN_PAGE_BYTES, Report, write_report
 from stages.evaluate.scores import CaseScores
 from stages.evaluate.shown import duration, number, signed
 from stages.evaluate.slice_error import SliceError, largest_error
 from stages.evaluate.summary import summarise
 from stages.evaluate.tiles import tiles
 
+INSIDE = 5  # pictures that fit into a report, of the size that tests make
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -191,6 +192,55 @@ class TestReport:
         case = scores_of()
         page = write_page(case, pictures=[(case, Picture(b"png", None))])
         assert "no error on the prepared grid" in page.text
+
+
+class TestLargeReport:
+    """A report of so many cases that not all of their pictures are in it."""
+
+    @pytest.fixture
+    def shown(self):
+        cases = [scores_of(f"c{at:03}", dice=at / 1000) for at in range(INSIDE + 2)]
+        return [(case, Picture(png_of(width=at + 1), None)) for at, case in enumerate(cases)]
+
+    @pytest.fixture
+    def large(self, write_page, shown):
+        return write_page(*(case for case, _ in shown), pictures=shown)
+
+    def test_the_worst_cases_pictures_are_in_the_file_and_the_others_beside_it(
+        self, large, shown, tmp_path
+    ):
+        addresses = large.addresses[2:]  # after distributions and curves
+        assert all(one.startswith("data:image/png;base64,") for one in addresses[:INSIDE])
+        beside = [(tmp_path / "reports" / one).read_bytes() for one in addresses[INSIDE:]]
+        assert beside == [picture.png for _, picture in shown[INSIDE:]]
+
+    def test_a_picture_that_is_loaded_late_has_its_place_before(self, large, tmp_path):
+        html = (tmp_path / "reports" / "report.html").read_text(encoding="utf-8")
+        found = re.findall(r'loading="lazy" decoding="async" width="(\d+)" height="(\d+)"', html)
+        assert found == [(f"{INSIDE + 1}", "7"), (f"{INSIDE + 2}", "7")]
+
+    def test_it_loads_pictures_from_its_own_folder_and_nothing_else(self, large, tmp_path):
+        html = (tmp_path / "reports" / "report.html").read_text(encoding="utf-8")
+        assert "default-src 'none'; img-src data: 'self' file:; " in html
+        assert all(re.match(r"data:image/png|report_files/\w+\.png$", a) for a in large.addresses)
+
+    def test_it_says_which_folder_belongs_to_it(self, large, write_page):
+        words = "all others in the folder report_files beside it"
+        assert words in large.text
+        assert words not in write_page(scores_of()).text
+
+    def test_a_smaller_report_leaves_no_pictures_of_the_larger_one(
+        self, large, write_page, tmp_path
+    ):
+        write_page(scores_of())
+        assert list((tmp_path / "reports" / "report_files").iterdir()) == []
+
+
+def png_of(*, width):
+    """A PNG 7 pixels high, of which as many as ``INSIDE`` fit into a report."""
+    buffer = io.BytesIO()
+    Image.new("L", (width, 7)).save(buffer, "PNG")
+    return buffer.getvalue().ljust(IN_PAGE_BYTES // INSIDE, b".")
 
 
 class TestTiles:

@@ -26,7 +26,15 @@ from cache.errors import StoreError
 from cache.files import PARTIAL, remove, remove_partials, replacing, write_json
 from cache.formats import backend_of, backends
 from cache.grid import Box
-from cache.manifest import Manifest, entry_of, file_digests, read_manifest, write_manifest
+from cache.manifest import (
+    Manifest,
+    entry_from_dict,
+    entry_of,
+    entry_to_dict,
+    file_digests,
+    read_manifest,
+    write_manifest,
+)
 from cache.reader import CaseStore
 from cache.verify import case_damages
 from cache.writer import read_info, stored_cases, write_case
@@ -428,6 +436,13 @@ class TestManifest:
         write_manifest(tmp_path, written)
         assert read_manifest(tmp_path) == written
         assert (entry.shape_zyx, entry.spacing_zyx_mm) == ((37, 35, 34), (2.5, 0.8, 0.7))
+
+    def test_a_line_that_says_nothing_of_the_source_grid_is_read_without_it(self, entry):
+        assert entry.source_shape_zyx == (40, 40, 38)
+        fields = entry_to_dict(entry)
+        del fields["source_shape_zyx"], fields["source_spacing_zyx_mm"]
+        older = replace(entry, source_shape_zyx=None, source_spacing_zyx_mm=None)
+        assert entry_from_dict(fields) == older
 
     def test_its_digest_depends_on_ids_and_keys_alone(self, entry):
         a, b = replace(entry, case_id="a"), replace(entry, case_id="b", files={}, liver_ml=1.0)

@@ -1,6 +1,10 @@
-"""The report: one HTML file that opens anywhere, holds its pictures and asks for no network."""
+"""The report: an HTML page that opens anywhere and asks for no network.
 
-from collections.abc import Sequence
+It is one file as long as its pictures fit into 30 MB; of more, those of the better cases are in a
+folder beside it.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +19,9 @@ from stages.evaluate.shown import duration, number, png, signed, sortable
 from stages.evaluate.slice_error import SliceError
 from stages.evaluate.summary import FEWEST_PATIENTS
 from stages.evaluate.tiles import all_figures, tiles
+from stages.page_pictures import PagePictures, count_inside, png_size
 
+IN_PAGE_BYTES = 30_000_000  # of pictures in the file itself: about 40 of CTs of 512·512 voxels
 # what a case's role is worth to the reader; a test case needs no mark
 MARKS = {"train": "seen in training", "validation": "picked the model", "test": "", "": ""}
 
@@ -54,7 +60,40 @@ class Report:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the report as one HTML file, whole or not at all."""
+    """Write the report, whole or not at all.
+
+    The pictures of the worst cases are in the HTML file, up to 30 MB; those of all others in the
+    folder ``report_files`` beside it, which is there in any case. In memory is one at a time.
+
+    Args:
+        path: the HTML file.
+        report: what it shows.
+    """
+    ordered = sorted(report.pictures, key=lambda pair: badness(pair[0]))
+    inside = count_inside((len(picture.png) for _, picture in ordered), IN_PAGE_BYTES)
+    pictures = PagePictures(path, "png", inside)
+    page = _template().stream(
+        report=report,
+        background=report.background,
+        tiles=tiles(report.summary),
+        fewest_patients=FEWEST_PATIENTS,
+        folded=[all_figures(report.summary), *report.background.folded],
+        cases=worst_first(report.scores),
+        pictures=_views(ordered, pictures),
+        has_pictures=bool(ordered),
+        inside=inside,
+        beside=pictures.folder.name if len(ordered) > inside else "",
+        marks=MARKS,
+        truth_colour=TRUTH_COLOUR,
+        prediction_colour=PREDICTION_COLOUR,
+    )
+    page.enable_buffering(32)
+    with replacing(path) as partial:
+        page.dump(str(partial), encoding="utf-8", errors="backslashreplace")
+    pictures.end()
+
+
+def _template() -> Any:
     environment = Environment(
         loader=PackageLoader("stages.evaluate", "."),
         autoescape=True,
@@ -65,17 +104,16 @@ def write_report(path: Path, report: Report) -> None:
     environment.filters.update(
         number=number, signed=signed, sortable=sortable, png=png, duration=duration
     )
-    html = environment.get_template("report.html.j2").render(
-        report=report,
-        background=report.background,
-        tiles=tiles(report.summary),
-        folded=[all_figures(report.summary), *report.background.folded],
-        cases=worst_first(report.scores),
-        pictures=sorted(report.pictures, key=lambda pair: badness(pair[0])),
-        marks=MARKS,
-        fewest_patients=FEWEST_PATIENTS,
-        truth_colour=TRUTH_COLOUR,
-        prediction_colour=PREDICTION_COLOUR,
-    )
-    with replacing(path) as partial:
-        partial.write_text(html, encoding="utf-8", newline="\n")
+    return environment.get_template("report.html.j2")
+
+
+def _views(
+    ordered: list[tuple[CaseScores, Shown]], pictures: PagePictures
+) -> Iterator[dict[str, Any]]:
+    """One picture after the other as the template wants it."""
+    for case, picture in ordered:
+        content = picture.png
+        address = pictures.address(content)
+        # what is loaded late must have its size before, or the page would jump
+        size = None if address.startswith("data:") else png_size(content)
+        yield {"case": case, "error": picture.error, "address": address, "size": size}

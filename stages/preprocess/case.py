@@ -11,6 +11,7 @@ from cache.files import replacing
 from cache.formats import backend_of, backends
 from cache.grid import Grid
 from cache.manifest import Entry, entry_of
+from cache.orientation import lps_grid
 from cache.writer import write_case
 from stages.preprocess.digests import Known, Origin, absolute, quiet, stamp_of
 from stages.preprocess.inspect import Inspected, inspect_case
@@ -123,9 +124,16 @@ def _learned(job: Job, entry: Entry) -> dict[str, Known]:
 
 
 def _facts(info: CaseInfo, *, check_only: bool) -> Facts:
-    grid = info.prepared_grid
-    name = picture_name(info.key, check_only=check_only)
-    return Facts(name, info.liver_ml, grid.shape_zyx, grid.spacing_zyx_mm, info.ct_digest)
+    grid, source = info.prepared_grid, lps_grid(info.source_grid, info.orientation)
+    return Facts(
+        picture_name(info.key, check_only=check_only),
+        info.liver_ml,
+        grid.shape_zyx,
+        grid.spacing_zyx_mm,
+        info.ct_digest,
+        source.shape_zyx,
+        source.spacing_zyx_mm,
+    )
 
 
 def _info(

@@ -24,7 +24,13 @@ def kept(job: Job, key: str) -> Outcome | None:
             return None
     problems = [_problem(found, job) for found in entry.findings]
     facts = Facts(
-        picture_name(key), entry.liver_ml, entry.shape_zyx, entry.spacing_zyx_mm, entry.ct_digest
+        picture_name(key),
+        entry.liver_ml,
+        entry.shape_zyx,
+        entry.spacing_zyx_mm,
+        entry.ct_digest,
+        entry.source_shape_zyx,
+        entry.source_spacing_zyx_mm,
     )
     counts = entry.label_counts
     return Outcome(job.files, problems, facts, entry, was_there=True, label_counts=counts)

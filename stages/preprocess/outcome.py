@@ -52,6 +52,8 @@ class Facts:
         shape_zyx: of the prepared volume, voxels.
         spacing_zyx_mm: of the same.
         ct_digest: SHA-256 of the CT's voxels.
+        source_shape_zyx: of the CT turned to LPS, voxels; None where an older store does not say.
+        source_spacing_zyx_mm: of the same.
     """
 
     picture: str
@@ -59,6 +61,8 @@ class Facts:
     shape_zyx: Triple
     spacing_zyx_mm: TripleMm
     ct_digest: str
+    source_shape_zyx: Triple | None
+    source_spacing_zyx_mm: TripleMm | None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """All cases of a data set on one page, to look through before training: ``data/qc.html``."""
 
-import base64
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,9 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cache.files import replacing
 from cache.grid import Triple, TripleMm
+from stages.page_pictures import PagePictures, count_inside
 from stages.preprocess.picture import OUTLINE_COLOUR
 from stages.preprocess.problems import LEFT_OUT, Problem, Severity
 
+IN_PAGE_BYTES = 15_000_000  # of pictures in the file itself: about 1500 to 2000
 SHOWN: tuple[Severity, ...] = ("error", "skipped", "warning", "fixed")  # the gravest first
 IGNORED: Severity = "ignored"
 USES = {
@@ -36,8 +37,11 @@ class Card:
         patient_id: the person; empty where it is unknown.
         picture: a JPEG; empty if there is none.
         liver_ml: volume of the liver; None where it is unknown.
-        shape_zyx: voxels of the CT; None where it could not be read.
-        spacing_zyx_mm: distance between voxel centres; None where it could not be read.
+        shape_zyx: voxels of the prepared case; None where there is none.
+        spacing_zyx_mm: distance between voxel centres of the same.
+        source_shape_zyx: voxels of the CT, turned to LPS as the prepared case is; None where
+            that is not known.
+        source_spacing_zyx_mm: distance between voxel centres of the same.
         label_counts: every value of the label, as in ``CaseInfo``.
     """
 
@@ -48,13 +52,17 @@ class Card:
     shape_zyx: Triple | None
     spacing_zyx_mm: TripleMm | None
     label_counts: Sequence[Mapping[str, Any]] = ()
+    source_shape_zyx: Triple | None = None
+    source_spacing_zyx_mm: TripleMm | None = None
 
 
 def write_qc(path: Path, cards: Iterable[Card], problems: Iterable[Problem]) -> None:
-    """Write the page as one HTML file that asks for no network, whole or not at all.
+    """Write the page as an HTML file that asks for no network, whole or not at all.
 
     Cases with problems come first, then by id, 9 before 10. The same cases give the same bytes.
-    The file is written card by card: in memory is what ``cards`` holds, and one card more.
+    The first pictures are in the file itself, up to 15 MB, all others in the folder ``qc_files``
+    beside it, which is there in any case. The file is written card by card: in memory is what
+    ``cards`` holds, and one card more.
 
     Args:
         path: the HTML file.
@@ -66,6 +74,9 @@ def write_qc(path: Path, cards: Iterable[Card], problems: Iterable[Problem]) -> 
     of_case = _by_case(problem for problem in problems if problem.severity != IGNORED)
     ordered = _in_order(cards, of_case)
     places = {card.case_id: place for place, card in enumerate(ordered, start=1)}
+    sizes = [len(card.picture) for card in ordered if card.picture]
+    inside = count_inside(sizes, IN_PAGE_BYTES)
+    pictures = PagePictures(path, "jpeg", inside)
     page = _template().stream(
         counts=Counter(problem.severity for problem in problems),
         cases=len(ordered),
@@ -74,13 +85,16 @@ def write_qc(path: Path, cards: Iterable[Card], problems: Iterable[Problem]) -> 
         grave=LEFT_OUT,
         rows=sorted((one for listed in of_case.values() for one in listed), key=_gravest_first),
         places=places,
-        cards=_views(ordered, of_case),
+        cards=_views(ordered, of_case, pictures),
+        inside=inside,
+        beside=pictures.folder.name if len(sizes) > inside else "",
         outline_colour=OUTLINE_COLOUR,
     )
     page.enable_buffering(32)
     with replacing(path) as partial:
         # a path need not be Unicode on Linux; such a name is shown with its bytes spelled out
         page.dump(str(partial), encoding="utf-8", errors="backslashreplace")
+    pictures.end()
 
 
 def _template() -> Any:
@@ -107,7 +121,7 @@ def size(shape_zyx: Triple) -> str:
 
 def spacing(spacing_zyx_mm: TripleMm) -> str:
     """The spacing as x·y·z in mm, to three digits."""
-    return "·".join(f"{mm:.3g}" for mm in reversed(spacing_zyx_mm)) + " mm"
+    return "·".join(f"{mm:.3g}" for mm in reversed(spacing_zyx_mm))
 
 
 def counted(one: Mapping[str, Any]) -> str:
@@ -132,14 +146,16 @@ def _in_order(cards: Iterable[Card], of_case: ProblemsOf) -> list[Card]:
     return sorted(ordered, key=lambda card: (card.case_id not in of_case, _natural(card.case_id)))
 
 
-def _views(ordered: list[Card], of_case: ProblemsOf) -> Iterator[dict[str, Any]]:
+def _views(
+    ordered: list[Card], of_case: ProblemsOf, pictures: PagePictures
+) -> Iterator[dict[str, Any]]:
     """One card after the other as the template wants it; the text of a picture lives that long."""
     for card in ordered:
         yield {
             "card": card,
             "problems": of_case.get(card.case_id, []),
             "left_out": _is_left_out(card, of_case),
-            "picture": base64.b64encode(card.picture).decode("ascii"),
+            "picture": pictures.address(card.picture) if card.picture else "",
         }
 
 

@@ -117,4 +117,6 @@ def _cards(outcomes: Iterable[Outcome], pictures: Path) -> Iterator[Card]:
             facts.shape_zyx,
             facts.spacing_zyx_mm,
             outcome.label_counts,
+            facts.source_shape_zyx,
+            facts.source_spacing_zyx_mm,
         )
