@@ -15,19 +15,26 @@ LENGTH = 64  # of a digest in hexadecimal
 
 
 def sealed(fields: dict[str, Any]) -> dict[str, Any]:
-    """A document's values with their digest among them."""
-    return {**fields, KEY: _digest_of_values(fields)}
+    """A document's values with their digest among them, in the place of an earlier one."""
+    values = {name: value for name, value in fields.items() if name != KEY}
+    return {**values, KEY: _digest_of_values(values)}
 
 
-def unsealed(fields: Any) -> dict[str, Any]:
-    """The values of a document without their digest; one written before there were any passes.
+def unsealed(fields: Any, *, is_old: bool = False) -> dict[str, Any]:
+    """The values of a document without their digest.
+
+    Args:
+        fields: the document.
+        is_old: whether it may have been written before there were digests.
 
     Raises:
-        ValueError: it is no document, or its digest is not that of its values.
+        ValueError: it is no document, has no digest, or has another than that of its values.
     """
     if not isinstance(fields, dict):
-        raise ValueError(f"holds {type(fields).__name__}, not an object with keys")
+        raise ValueError(f"it holds {type(fields).__name__}, not an object with keys")
     values = {name: value for name, value in fields.items() if name != KEY}
+    if KEY not in fields and not is_old:
+        raise ValueError(f"it has no {KEY}")
     if KEY in fields and fields[KEY] != _digest_of_values(values):
         raise ValueError(f"its values are not those its {KEY} was taken of")
     return values

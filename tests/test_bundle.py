@@ -4,6 +4,8 @@ import hashlib
 import json
 import shutil
 import sys
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from cache.errors import ModelError, ParamsError
 from cache.reader import CaseStore
+from cache.sealed import KEY, sealed
 from exported import export, network, write_model
 from stages.evaluate.window import liver_probability
 from stages.export.bundle import read_bundle
@@ -168,6 +171,42 @@ def test_a_damaged_preparation_is_named(bundle, text):
     assert f"{bundle / 'preparation.json'}: is damaged" in refused(bundle)
 
 
+def test_no_flipped_bit_in_the_preparation_is_believed(bundle, exported):
+    path, expected = bundle / "preparation.json", read_bundle(exported)
+    whole = path.read_bytes()
+    for offset in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[offset] ^= 1 << offset % 8
+        path.write_bytes(content)
+        with suppress(ModelError):
+            assert replace(read_bundle(bundle), path=expected.path) == expected, offset
+
+
+def test_a_digit_of_the_preparation_that_was_changed_is_damage(bundle):
+    path = bundle / "preparation.json"
+    before = path.read_text()
+    path.write_text(before.replace('"margin_mm": 5.0', '"margin_mm": 7.0'))
+    assert path.read_text() != before
+    assert f"{path}: is damaged" in refused(bundle)
+
+
+def test_a_bundle_without_a_digest_of_its_preparation_is_damaged(bundle):
+    path = bundle / "preparation.json"
+    fields = json.loads(path.read_text())
+    del fields[KEY]
+    path.write_text(json.dumps(fields))
+    assert "is damaged (ValueError: it has no sha256)" in refused(bundle)
+
+
+def test_an_older_bundle_that_has_no_such_digest_is_read_with_a_warning(bundle, exported, caplog):
+    path = bundle / "preparation.json"
+    fields = json.loads(path.read_text())
+    del fields[KEY]
+    path.write_text(json.dumps({**fields, "format_version": 1}))
+    assert read_bundle(bundle).preprocess == read_bundle(exported).preprocess
+    assert "is of an older liver3d and has no digest" in caplog.text
+
+
 def test_a_missing_parameter_is_named(bundle):
     change(bundle, preprocess=None)
     assert "missing or wrong: preprocess" in refused(bundle)
@@ -183,7 +222,7 @@ def test_what_nothing_would_heed_is_refused(bundle, changed):
 
 def test_a_newer_bundle_is_refused_by_its_version(bundle):
     change(bundle, format_version=9)
-    assert "has format 9; this liver3d reads up to 1\n  fix: update liver3d" in refused(bundle)
+    assert "has format 9; this liver3d reads up to 2\n  fix: update liver3d" in refused(bundle)
 
 
 def test_a_bundle_of_torch_is_not_unpickled_but_refused(bundle):
@@ -196,7 +235,7 @@ def change(bundle, *, graph=None, **fields):
     path = bundle / "preparation.json"
     before = json.loads(path.read_text())
     after = {**before, **fields, "graph": {**before["graph"], **(graph or {})}}
-    path.write_text(json.dumps(after))
+    path.write_text(json.dumps(sealed(after)))
 
 
 def test_a_graph_that_onnxruntime_cannot_read_is_named(bundle):

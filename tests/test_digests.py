@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cache.errors import SourceError
 from stages.preprocess.digests import (
     Known,
     Origin,
@@ -247,7 +248,7 @@ class TestCombined:
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(SourceError, match="No such file"):
         hash_files([tmp_path / "nowhere"])
 
 

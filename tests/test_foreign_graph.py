@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from cache.errors import DataError, ModelError
+from cache.sealed import sealed
 from exported import export, write_model
 from stages.export.bundle import read_bundle
 from stages.export.foreign import require_whole
@@ -41,7 +42,7 @@ def with_graph(exported, tmp_path):
         digest = hashlib.sha256((bundle / "model.onnx").read_bytes()).hexdigest()
         fields = json.loads((bundle / "preparation.json").read_text(encoding="utf-8"))
         fields["graph"]["sha256"] = digest
-        (bundle / "preparation.json").write_text(json.dumps(fields), encoding="utf-8")
+        (bundle / "preparation.json").write_text(json.dumps(sealed(fields)), encoding="utf-8")
         return bundle
 
     return put
@@ -158,7 +159,7 @@ class TestExternalData:
         )
         fields = json.loads((bundle / "preparation.json").read_text(encoding="utf-8"))
         fields["graph"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        (bundle / "preparation.json").write_text(json.dumps(fields), encoding="utf-8")
+        (bundle / "preparation.json").write_text(json.dumps(sealed(fields)), encoding="utf-8")
         return bundle
 
     def test_a_graph_with_weights_in_another_file_of_the_bundle_is_refused(self, scattered):

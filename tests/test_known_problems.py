@@ -1,6 +1,7 @@
 """The list of stage one's problems as the report has it."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def listed(tmp_path):
 
     def write(*problems):
         path = tmp_path / "data" / "problems.json"
-        write_problems(path, problems)
+        write_problems(path, problems, {})
         return read_problems(path)
 
     return write
@@ -31,6 +32,26 @@ def problem(severity="skipped", case_id="7", path="image/7/7.nii", **fields):
 def test_both_stages_know_the_same_severities():
     assert set(SEVERITIES) == set(WRITTEN.values())
     assert SCHEMA_VERSION == 1
+
+
+def test_no_flipped_bit_in_the_list_is_another_list(listed, tmp_path):
+    known = listed(problem(), problem("warning", case_id="8"))
+    path = tmp_path / "data" / "problems.json"
+    whole = path.read_bytes()
+    for offset in range(0, len(whole), 3):
+        content = bytearray(whole)
+        content[offset] ^= 1 << offset % 8
+        path.write_bytes(content)
+        with suppress(StoreError):
+            assert read_problems(path) == known, offset
+
+
+def test_a_list_of_before_there_were_digests_is_read(listed, tmp_path):
+    known, path = listed(problem()), tmp_path / "data" / "problems.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    del fields["sha256"]
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    assert read_problems(path) == known
 
 
 def test_problems_are_counted_by_what_followed_and_rule_the_worst_first(listed):

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from cache.errors import DataError, SourceError
+from cache.sealed import sealed
 from pipeline.predict import main
 from stages.predict.find import PROBABILITY, find_tasks
 from stages.predict.journal import NAME
@@ -347,17 +348,43 @@ class TestAgain:
         journal = tmp_path / "masks" / NAME
         fields = json.loads(journal.read_text(encoding="utf-8"))
         fields["predictions"]["1.nii.gz"]["files"]["../cts/0.nii.gz"] = "0" * 64
-        journal.write_text(json.dumps(fields), encoding="utf-8")
-        predict("--fill-holes")
+        journal.write_text(json.dumps(sealed(fields)), encoding="utf-8")
+        assert predict("--fill-holes").exit_code == 2
         assert (tmp_path / "cts" / "0.nii.gz").is_file()
+        assert done() == []
+
+    @pytest.mark.parametrize(
+        "content", ["{", "[]", '{"schema_version": 2}', '{"schema_version": 3}', FOREIGN, "\0"]
+    )
+    def test_a_damaged_journal_is_refused_since_masks_may_be_corrected_by_hand(
+        self, done, predict, tmp_path, content
+    ):
+        journal = tmp_path / "masks" / NAME
+        journal.write_text(content)
+        ended = predict()
+        assert ended.exit_code == 2
+        assert "predictions.json: is damaged" in ended.output
+        assert done() == []
+        journal.unlink()
+        assert predict().exit_code == 0
         assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
 
-    @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 2}', FOREIGN])
-    def test_a_damaged_journal_costs_time_alone(self, done, predict, tmp_path, content):
-        (tmp_path / "masks" / NAME).write_text(content)
-        ended = predict()
-        assert ended.exit_code == 0
-        assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
+    def test_a_changed_digit_in_the_journal_is_damage(self, done, predict, tmp_path):
+        journal = tmp_path / "masks" / NAME
+        before = journal.read_text(encoding="utf-8")
+        journal.write_text(before.replace('"liver_ml": 30', '"liver_ml": 31', 1), encoding="utf-8")
+        assert journal.read_text(encoding="utf-8") != before
+        assert "is damaged" in predict().output
+
+    def test_a_journal_of_the_version_without_a_digest_is_gone_on_from(
+        self, done, predict, tmp_path
+    ):
+        journal = tmp_path / "masks" / NAME
+        fields = json.loads(journal.read_text(encoding="utf-8"))
+        del fields["sha256"]
+        journal.write_text(json.dumps({**fields, "schema_version": 2}), encoding="utf-8")
+        assert "0 predicted, 3 left" in predict().output
+        assert done() == []
 
 
 @posix

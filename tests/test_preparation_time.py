@@ -45,6 +45,13 @@ def test_a_run_that_adds_a_case_tells_how_many_were_there(preprocess, write_data
     assert preparation_time(out).note == "1 case prepared; 2 were there already"
 
 
+def test_a_note_with_another_digit_than_was_written_is_none(preprocess, write_dataset):
+    out = preprocess(write_dataset())
+    path = state_folder(out) / "times.json"
+    path.write_text(path.read_text().replace('"prepared": 3', '"prepared": 7'))
+    assert noted_time(out) is None
+
+
 def test_a_mere_check_notes_nothing(preprocess, write_dataset):
     assert noted_time(preprocess(write_dataset(), "--check-only")) is None
 

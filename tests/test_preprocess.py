@@ -248,7 +248,7 @@ class TestProblems:
     def test_it_has_a_version_counts_and_one_entry_each(self, preprocess, messy, store):
         preprocess(messy, changes=self.MESSY)
         told = json.loads((store.parent / "problems.json").read_text(encoding="utf-8"))
-        assert sorted(told) == ["counts", "labels", "problems", "schema_version"]
+        assert sorted(told) == ["counts", "labels", "problems", "schema_version", "sha256"]
         assert told["schema_version"] == 1
         keys = {"severity", "rule", "case_id", "path", "fact", "fix"}
         assert all(set(problem) == keys for problem in told["problems"])
@@ -633,6 +633,23 @@ class TestDamagedStore:
         (store / "manifest.json").write_text("{")
         assert preprocess(src).exit_code == 0
         assert bytes_of(store) == before
+
+    @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+    def test_a_damaged_picture_is_drawn_again_from_the_store(
+        self, preprocess, write_dataset, store, damage
+    ):
+        src = write_dataset()
+        preprocess(src)
+        before, pages = bytes_of(store), pages_of(store)
+        picture = next((store.parent / STATE / store.name / "pictures").glob("*.jpg"))
+        whole = picture.read_bytes()
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        picture.write_bytes({"flip": flipped, "cut": whole[:middle], "remove": b""}[damage])
+        assert "0 prepared now, 3 kept" in preprocess(src).output
+        assert pages_of(store) == pages
+        assert bytes_of(store) == before
+        assert picture.read_bytes() == whole
 
     def test_a_case_of_a_newer_format_is_prepared_again(self, preprocess, write_dataset, store):
         src = write_dataset()

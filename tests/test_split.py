@@ -1,6 +1,7 @@
 """Who trains, validates and tests: by patient, a pure function of seed and patient ids."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from cache.errors import ParamsError
 from cache.manifest import Entry, Manifest
+from cache.sealed import KEY
 from stages.train.split import Split, read_split, split_patients, write_split
 
 patients = st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=20)
@@ -244,6 +246,28 @@ class TestSplitFile:
         path = tmp_path / "split.json"
         write_split(path, Split(["Mu\u0308ller"], [], ["e"]))
         assert read_split(path, ["M\u00fcller", "e"]).train == ["M\u00fcller"]
+
+    def test_no_flipped_bit_in_what_was_written_is_another_split(self, tmp_path):
+        path, split = tmp_path / "split.json", Split(["a", "b"], ["c"], ["d"])
+        write_split(path, split)
+        whole = path.read_bytes()
+        for offset in range(len(whole)):
+            content = bytearray(whole)
+            content[offset] ^= 1 << offset % 8
+            path.write_bytes(content)
+            with suppress(ParamsError):
+                assert read_split(path, "abcd") == split, offset
+
+    def test_one_changed_by_hand_since_training_wrote_it_says_how_to_use_it(self, tmp_path):
+        path = tmp_path / "split.json"
+        write_split(path, Split(["a", "b"], ["c"], ["d"]))
+        path.write_text(path.read_text().replace('"c"', '"e"'))
+        with pytest.raises(ParamsError, match="its values are not those") as refused:
+            read_split(path, "abcd")
+        assert "take its sha256 out" in refused.value.fix
+        fields = {name: ids for name, ids in json.loads(path.read_text()).items() if name != KEY}
+        path.write_text(json.dumps(fields))
+        assert read_split(path, "abcde").validation == ["e"]
 
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(ParamsError, match=r"none\.json: is no split file .*No such file"):

@@ -26,7 +26,7 @@ from stages.train.loader.meter import Meter
 from stages.train.memory import free_bytes
 from stages.train.params import TrainParams
 from stages.train.ranks import Ranks
-from stages.train.split import read_split
+from stages.train.split import Split, read_split
 from stages.train.step import Learnt, News
 from stages.train.stop import Stop
 from stages.train.tally import Tally
@@ -118,7 +118,7 @@ class TestWhatIsWritten:
         path = project.root / "mine.json"
         path.write_text(json.dumps(mine), encoding="utf-8")
         assert project.train(split_file=path, epochs=1).exit_code == 0
-        assert json.loads((project.models / "split.json").read_text(encoding="utf-8")) == mine
+        assert read_split(project.models / "split.json", EVERYONE) == Split(**mine)
 
     def test_names_that_split_file_and_store_do_not_share_are_told(self, project, caplog):
         mine = {"train": ["case-3", "csae-4"], "validation": ["case-0"], "test": ["case-1"]}

@@ -8,6 +8,7 @@ from typing import Any
 
 from cache.errors import StoreError
 from cache.jsons import parsed
+from cache.sealed import unsealed
 
 SCHEMA_VERSION = 1  # docs/problems.md
 SEVERITIES = ("error", "skipped", "warning", "fixed", "ignored")  # worst first
@@ -54,7 +55,7 @@ def read_problems(path: Path) -> KnownProblems | None:
     if not path.is_file():
         return None
     try:
-        document = parsed(path.read_text(encoding="utf-8"))
+        document = unsealed(parsed(path.read_text(encoding="utf-8")), is_old=True)
         if document["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {document['schema_version']}")
         problems = [_shortened(fields) for fields in document["problems"]]

@@ -1,6 +1,7 @@
 """Running a bundle: by onnxruntime, and without a line of the code that trained it."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from cache.errors import ModelError, ParamsError
 from cache.grid import Triple
 from cache.jsons import parsed
+from cache.sealed import KEY, unsealed
 from stages.export.extra import required
 from stages.export.foreign import (
     INPUT,
@@ -23,12 +25,13 @@ from stages.export.foreign import (
     require_logits,
     require_whole,
 )
-from stages.export.preparation import FILE, VERSION, Preparation
+from stages.export.preparation import FILE, VERSION, WITHOUT_DIGEST, Preparation
 from stages.machine import is_shortage
 
 if TYPE_CHECKING:
     from stages.evaluate.window import Network
 
+LOG = logging.getLogger(__name__)
 AGAIN = "run python -m pipeline.export again, or copy the whole folder anew"
 GPU_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 ERRORS_ONLY, FATAL_ONLY = 3, 4  # of onnxruntime's log levels
@@ -128,7 +131,9 @@ def _read_preparation(path: Path) -> Preparation:
         if version > VERSION:
             fact = f"has format {version}; this liver3d reads up to {VERSION}"
             raise ModelError(path, fact, "update liver3d")
-        return Preparation.model_validate(fields)
+        if KEY not in fields and version == WITHOUT_DIGEST:
+            LOG.warning("%s is of an older liver3d and has no digest: %s", path, AGAIN)
+        return Preparation.model_validate(unsealed(fields, is_old=version == WITHOUT_DIGEST))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(path, f"is damaged ({_reason(error)})", AGAIN) from error
 

@@ -8,7 +8,8 @@ from cache.grid import Triple
 from stages.network import CLASSES
 
 FILE = "preparation.json"
-VERSION = 1
+VERSION = 2
+WITHOUT_DIGEST = 1  # the version before, whose file has no digest of itself
 
 GraphName = Literal["model.onnx", "model.pt2"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from cache.errors import ModelError, ParamsError
 from cache.files import replacing, write_json, write_text
+from cache.sealed import sealed
 from stages.evaluate.window import Network
 from stages.export.card import Card, card_text, read_metrics
 from stages.export.cases import training_cases
@@ -72,7 +73,7 @@ def run(places: Places, form: Form, *, code: dict[str, str]) -> Parity:
         partial.mkdir()
         form.write(partial / form.file, checkpoint.network(), checkpoint.spec.hu_window)
         preparation = _preparation(checkpoint, partial / form.file, form)
-        write_json(partial / FILE, preparation.model_dump(mode="json"))
+        write_json(partial / FILE, sealed(preparation.model_dump(mode="json")))
         parity = _parity(checkpoint, form.open(partial), sample, form.smallest_side)
         require_parity(parity, f"the {form.file} of {places.model}")
         write_json(partial / PARITY, _record(parity, form))

@@ -5,13 +5,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from cache.errors import SourceError
+from cache.errors import DataError, SourceError
 from cache.files import write_json
 from cache.jsons import parsed
+from cache.sealed import sealed, unsealed
 from stages.preprocess.reading.text_header import data_files
 
 NAME = "predictions.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+WITHOUT_DIGEST = 2  # the version before, which is read all the same
 
 Stamp = list[int]  # files, bytes, newest change in ns
 Written = dict[str, str]  # file below the folder -> SHA-256
@@ -115,7 +117,7 @@ class Journal:
             "schema_version": SCHEMA_VERSION,
             "predictions": {each: asdict(one) for each, one in self._entries.items()},
         }
-        write_json(self._out / NAME, fields)
+        write_json(self._out / NAME, sealed(fields))
 
 
 def digest_of(path: Path) -> str:
@@ -146,18 +148,28 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 def _read(path: Path) -> dict[str, Entry]:
-    """The entries of a file; none where it is missing, damaged, or of another version."""
+    """The entries of a file; none where there is none, or where they are of the first version.
+
+    Raises:
+        DataError: it is damaged, so that nobody knows which masks somebody has changed.
+    """
     try:
-        fields = parsed(path.read_text(encoding="utf-8"))
-        if fields["schema_version"] != SCHEMA_VERSION:
-            return {}
+        fields = parsed(path.read_bytes().decode("utf-8"))
+        version = fields["schema_version"]
+        if version < WITHOUT_DIGEST:
+            return {}  # it has no digests of masks: all CTs are predicted again
+        fields = unsealed(fields, is_old=version == WITHOUT_DIGEST)
         entries = {name: Entry(**entry) for name, entry in fields["predictions"].items()}
         for entry in entries.values():
             for file, _digest in entry.files.items():  # AttributeError for a list of names
                 _require_below(file)
         return entries
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # all is predicted anew
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        fact = f"is damaged, so it cannot tell which masks were changed by hand ({error})"
+        fix = "move those away, delete this file and run it again: all CTs are predicted again"
+        raise DataError(path, fact, fix) from error
 
 
 def _require_below(file: str) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from cache.backend import Pool
 from cache.case import CaseInfo, Mask, Volume
 from cache.errors import SourceError, StoreError
-from cache.files import replacing
 from cache.formats import backend_of, backends
 from cache.grid import Grid
 from cache.manifest import Entry, entry_of
@@ -34,6 +33,7 @@ from stages.preprocess.prepare import (
 )
 from stages.preprocess.problems import Problem
 from stages.preprocess.rules.label import liver_cropped_away
+from stages.preprocess.stored_picture import read_picture, write_picture
 
 AGAIN = "check the disk and the memory, then run it again; finished cases are kept"
 FIXES = {
@@ -158,9 +158,9 @@ def _info(
 
 
 def _picture_of_stored(job: Job, key: str) -> None:
-    """Make the picture of a case that is in the store, if it is not there any more."""
+    """Make the picture of a case that is in the store, if it is lost or damaged."""
     name = picture_name(key)
-    if (job.pictures / name).is_file() or job.entry is None:
+    if job.entry is None or read_picture(job.pictures / name) is not None:
         return
     arrays = backend_of(job.path).open(job.path, Pool(0))
     volume, mask = arrays.read("image"), arrays.read("mask")
@@ -176,9 +176,4 @@ def _write_picture(job: Job, name: str, volume: Volume, mask: Mask, grid: Grid) 
         StoreError: the disk refused it; it would refuse those of other cases too.
     """
     picture = case_picture(volume, mask, grid.spacing_zyx_mm)
-    path = job.pictures / name
-    try:
-        with replacing(path) as partial:
-            partial.write_bytes(picture)
-    except OSError as error:
-        raise StoreError(path, f"cannot be written ({error})", AGAIN) from error
+    write_picture(job.pictures / name, picture, fix=AGAIN)

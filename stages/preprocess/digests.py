@@ -1,17 +1,17 @@
 """SHA-256 of files, remembered by path, size and time so that unchanged ones are not read again."""
 
 import hashlib
-import json
 import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import SourceError
 from cache.files import write_text
-from cache.jsons import parsed
+from cache.sealed import sealed_line, unsealed_line
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.layouts.tree import is_hidden
 from stages.preprocess.reading.regular import require_regular
@@ -68,9 +68,9 @@ class Shortcuts:
     def save(self) -> None:
         """Write down what was used; where the disk refuses it, the next run reads it all again."""
         kept = {path: self._known[path] for path in sorted(self._used & self._known.keys())}
-        lines = [json.dumps([path, *known.stamp, known.sha256]) for path, known in kept.items()]
+        lines = [sealed_line([path, *known.stamp, known.sha256]) for path, known in kept.items()]
         try:
-            write_text(self._path, "".join(f"{line}\n" for line in lines))
+            write_text(self._path, "".join(lines))
         except OSError as error:  # what stops the run is to be told, not this
             LOG.warning("%s: cannot be written (%s)", self._path, error)
 
@@ -198,9 +198,14 @@ def _stamp_now(path: str) -> Stamp | None:
 
 
 def _load(path: Path) -> dict[str, Known]:
-    """What an earlier run wrote down; nothing if it is damaged, for it is only a shortcut."""
+    """What an earlier run wrote down, without lines that are damaged; it is only a shortcut."""
+    found = {}
     try:
-        lines = [parsed(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {name: Known((size, time_ns), sha) for name, size, time_ns, sha in lines}
-    except (OSError, ValueError, TypeError):
+        lines = path.read_bytes().splitlines()
+    except OSError:  # not there, or not readable: the files themselves are read
         return {}
+    for line in lines:
+        with suppress(ValueError, TypeError):
+            name, size, time_ns, sha = unsealed_line(line)
+            found[name] = Known((size, time_ns), sha)
+    return found

@@ -7,6 +7,7 @@ from stages.preprocess.digests import Known, Origin, Shortcuts, absolute, hash_f
 from stages.preprocess.outcome import Facts, Job, Outcome
 from stages.preprocess.prepare import case_key
 from stages.preprocess.problems import Finding, Problem
+from stages.preprocess.stored_picture import read_picture
 
 
 def kept(job: Job, key: str) -> Outcome | None:
@@ -42,7 +43,7 @@ def quickly_kept(job: Job, shortcuts: Shortcuts) -> Outcome | None:
     if job.entry is None or origin is None:
         return None
     outcome = kept(job, case_key(job.files, job.params, origin.digests(job.files)))
-    if outcome is None or not (job.pictures / picture_name(job.entry.key)).is_file():
+    if outcome is None or read_picture(job.pictures / picture_name(job.entry.key)) is None:
         return None
     is_whole = all(
         shortcuts.digest(job.out / name) == stored.sha256

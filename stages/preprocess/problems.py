@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from cache.errors import DataError
 from cache.files import write_json
+from cache.sealed import sealed
 from stages.preprocess.policy import Policy
 
 SCHEMA_VERSION = 1
@@ -101,8 +102,8 @@ def write_problems(
     """Write problems.json, whose schema docs/problems.md describes.
 
     ``{"schema_version": 1, "counts": {severity: n, …}, "problems": [{severity, rule, case_id,
-    path, fact, fix}, …], "labels": {case_id: [{value, name, voxels, ml, use}, …], …}}``, sorted by
-    case, path and rule.
+    path, fact, fix}, …], "labels": {case_id: [{value, name, voxels, ml, use}, …], …}, "sha256":
+    …}``, sorted by case, path and rule.
 
     Args:
         path: the file.
@@ -116,4 +117,4 @@ def write_problems(
         "problems": [asdict(problem) for problem in listed],
         "labels": dict(sorted(labels.items())),
     }
-    write_json(path, fields)
+    write_json(path, sealed(fields))

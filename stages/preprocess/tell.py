@@ -11,6 +11,7 @@ from stages.preprocess.policy import RulesParams
 from stages.preprocess.problems import Problem, write_problems
 from stages.preprocess.qc import Card, write_qc
 from stages.preprocess.rules.dataset import same_ct
+from stages.preprocess.stored_picture import read_picture
 
 TOLD = 10  # problems in an error's message; all are in problems.json
 
@@ -108,7 +109,7 @@ def _cards(outcomes: Iterable[Outcome], pictures: Path) -> Iterator[Card]:
             counts = outcome.label_counts
             yield Card(files.case_id, files.patient_id, b"", None, None, None, counts)
             continue
-        picture = (pictures / facts.picture).read_bytes()
+        picture = read_picture(pictures / facts.picture) or b""
         yield Card(
             files.case_id,
             files.patient_id,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cache.files import write_json
 from cache.jsons import parsed
+from cache.sealed import sealed, unsealed
 from cache.state import state_folder
 
 NAME = "times.json"
@@ -39,13 +40,13 @@ def note_time(out: Path, seconds: float, *, prepared: int, kept: int) -> None:
     """
     if prepared:
         note = PreparationTime(round(seconds, 3), prepared, kept)
-        write_json(state_folder(out) / NAME, asdict(note))
+        write_json(state_folder(out) / NAME, sealed(asdict(note)))
 
 
 def noted_time(out: Path) -> PreparationTime | None:
     """What was noted of a store; None if nothing was, or the note was damaged since."""
     try:
-        fields = parsed((state_folder(out) / NAME).read_text(encoding="utf-8"))
+        fields = unsealed(parsed((state_folder(out) / NAME).read_text(encoding="utf-8")))
         return PreparationTime(
             float(fields["seconds"]), int(fields["prepared"]), int(fields["kept"])
         )

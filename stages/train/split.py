@@ -12,6 +12,7 @@ from cache.errors import ParamsError
 from cache.files import write_json
 from cache.jsons import parsed
 from cache.manifest import Manifest
+from cache.sealed import KEY, sealed, unsealed
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,17 @@ def split_patients(
 def read_split(path: Path, patient_ids: Iterable[str]) -> Split:
     """A split from a file ``{"train": [...], "validation": [...], "test": [...]}``.
 
+    One that training wrote has a digest, too, which must be that of its values.
+
     Raises:
         ParamsError: the file is missing or malformed, names a patient twice, or none to train on.
     """
     fix = 'give {"train": [patient ids], "validation": [...], "test": [...]}, each patient once'
     try:
         fields = parsed(path.read_text(encoding="utf-8"))
+        if isinstance(fields, dict) and KEY in fields:
+            fix = f"{fix}; if you changed what training wrote, take its {KEY} out"
+        fields = unsealed(fields, is_old=True)
         split = Split(*(_listed(fields, role) for role in ("train", "validation", "test")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ParamsError(path, f"is no split file ({error})", fix) from error
@@ -107,7 +113,7 @@ def read_split(path: Path, patient_ids: Iterable[str]) -> Split:
 
 def write_split(path: Path, split: Split) -> None:
     """Record a split, readable by ``read_split``."""
-    write_json(path, asdict(split))
+    write_json(path, sealed(asdict(split)))
 
 
 def _listed(fields: dict[str, Any], role: Role) -> list[str]:

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cache.errors import ModelError
-from cache.files import remove, replacing, second_name, write_json
+from cache.files import remove, replacing, second_name
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from stages.train.split import Split, write_split
 
 LOG = logging.getLogger(__name__)
 LAST, PREVIOUS, BEST, SPLIT = "last.pt", "previous.pt", "best.pt", "split.json"
@@ -95,7 +96,7 @@ def _put(models: Path, name: str, files: Files) -> Path:
             for new, file in files.items():
                 second_name(file, partial / new)
             if known is not None:
-                write_json(partial / SPLIT, known.split)
+                write_split(partial / SPLIT, Split(**known.split))
         LOG.info("the models that were there are kept in %s%s", place, _told(known))
     return place
 

@@ -5,9 +5,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from cache.files import write_json
 from stages.train.checkpoints.checkpoint import Checkpoint, Row, cpu_state, save_checkpoint
 from stages.train.checkpoints.earlier import BEST, LAST, PREVIOUS, SPLIT, put_aside
+from stages.train.split import Split, write_split
 from stages.train.step import Trainer
 
 
@@ -79,7 +79,7 @@ class Keeper:
         if not self._is_fresh:
             return
         put_aside(self._models)
-        write_json(self._models / SPLIT, state.split)
+        write_split(self._models / SPLIT, Split(**state.split))
         self._is_fresh = False
 
 
