@@ -72,6 +72,18 @@ class TestRulesPage:
             assert first == defaults.policy(name), name
             assert sorted([first, *others]) == sorted(allowed), name
 
+    def test_it_gives_a_reason_for_the_default_of_every_rule_that_can_be_a_warning(
+        self, page, rules
+    ):
+        reasons = tables(page("rules.md"))["a doubt"]
+        fields = RulesParams.model_fields.items()
+        allowed = {name: set(typing.get_args(field.annotation)) for name, field in fields}
+        can_warn = [name for name, policies in allowed.items() if policies & {"warn", "keep"}]
+        assert [name for name, _, _ in reasons] == can_warn
+        assert {name: default for name, default, _ in reasons} == {
+            name: rules().policy(name) for name in can_warn
+        }
+
     def test_it_says_what_a_fix_does_where_there_is_one(self, rows):
         for name, asks, why, policies, fix in rows:
             assert (fix != "-") == ("fix" in policies.split(", ")), name

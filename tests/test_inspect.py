@@ -1,6 +1,7 @@
 """A case held against all rules: what is told, what is mended, what stays out, what is liver."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from stages.preprocess.files import CaseFiles
 from stages.preprocess.inspect import ct_to_predict, inspect_case
 from stages.preprocess.ledger import Ledger, finding_of
 from stages.preprocess.place import on_the_ct
+from stages.preprocess.policy import RulesParams
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.read import read_ct, read_label
 
@@ -650,6 +652,24 @@ class TestPredicting:
         assert [doubt.rule for doubt in doubts] == ["not_hu"]
         np.testing.assert_array_equal(hu, inspected.hu)
         np.testing.assert_array_equal(hu, stored_by_a_scanner().astype(int) - 1024)
+
+    @pytest.mark.parametrize("lenient", ["fix", "warn"])
+    @pytest.mark.parametrize("shift", [0, 1024])
+    def test_no_policy_makes_a_prepared_ct_another_than_prediction_sees(
+        self, write_case, inspect, rules, lenient, shift
+    ):
+        ct = (stored_by_a_scanner().astype(np.float32) - 1024) + shift
+        ct[:, :2] = -2000
+        if not shift:
+            ct[0, 5, :3] = np.nan
+        allowed = {name: get_args(one.annotation) for name, one in RulesParams.model_fields.items()}
+        order = [lenient, "fix", "warn", "skip"]
+        policies = {
+            name: next(one for one in order if one in choices) for name, choices in allowed.items()
+        }
+        files = write_case(ct=ct)
+        inspected, _ = inspect(files, **policies)
+        np.testing.assert_array_equal(inspected.hu, ct_to_predict(files.ct)[1])
 
     def test_a_shifted_ct_is_mended_also_where_that_is_only_warned_of(self, write_case, inspect):
         inspected, severities = inspect(write_case(ct=stored_by_a_scanner()), not_hu="warn")
