@@ -10,21 +10,33 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from cache.files import replacing
 from pipeline.command import PathType, command, params_option, say
-from pipeline.params import read_params
+from pipeline.params import read_params, read_text
+from pipeline.rewrite import rewrite
+from pipeline.upgrade import Change, leaves, upgraded
 
 PRESETS = Path(__file__).parent.parent / "presets"
+TEMPLATE = "liver.yaml"  # the preset that new keys take their values and comments from
 
 
 @command
 @click.option("--preset", help="What to start from, a name in presets/; else the file as it is.")
 @click.option("--src", type=PathType, help="Your folder of scans, or a list of them.")
+@click.option("--upgrade", is_flag=True, help="Bring a file of an older liver3d up to date.")
 @params_option
-def main(preset: str | None, src: Path | None, params_file: Path) -> None:
-    """Write the parameter file from a preset, for your own folder, and say what changed."""
+def main(preset: str | None, src: Path | None, upgrade: bool, params_file: Path) -> None:
+    """Write the parameter file from a preset, for your own folder, and say what changed.
+
+    With --upgrade, keys that are missing are put in their places and keys that there are not any
+    more are taken out; your values and comments stay. What was there stays as params.yaml.bak.
+    """
+    if upgrade and (preset or src):
+        raise click.UsageError("--upgrade goes by itself; name --preset and --src afterwards")
+    if upgrade:
+        _upgrade(params_file)
+        return
     if preset is None and src is None:
-        raise click.UsageError("name a --preset, a --src, or both")
+        raise click.UsageError("name a --preset, a --src, or both; or --upgrade")
     template = _preset(preset) if preset else params_file
     read_params(template)  # refuses what is wrong with it before anything is written
     before = _readable_leaves(params_file)
@@ -32,11 +44,53 @@ def main(preset: str | None, src: Path | None, params_file: Path) -> None:
     if src is not None:
         document["data"]["src"] = src.as_posix()
         document["data"]["phantoms"] = _empty_list()
-    with replacing(params_file) as partial:
-        partial.write_text(_dump(document), encoding="utf-8", newline="\n")
+    backup = rewrite(params_file, _dump(document))
     _tell(params_file, before, _leaves(document))
+    if backup is not None:
+        say(f"what it was is in {backup}")
     if src is not None and not src.exists():
         say(f"note: there is no {src} on this machine")
+
+
+def _upgrade(path: Path) -> None:
+    """Bring a parameter file up to date, say what was done, and refuse what is wrong even then."""
+    old = read_text(path)
+    template = (PRESETS / TEMPLATE).read_text(encoding="utf-8")
+    new, changes = upgraded(path, old, template)
+    if not changes:
+        say(f"{path}: has all keys of today and no others; nothing changed")
+    else:
+        newline = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
+        backup = rewrite(path, new, newline=newline)
+        say(f"{path}: brought up to date; what it was is in {backup}")
+    before, after = leaves(path, old), leaves(path, new)
+    for change in changes:
+        for line in _lines_of(change, before, after):
+            say(f"  {line}")
+    _tell_policies(after, leaves(PRESETS / TEMPLATE, template))
+    read_params(path)
+
+
+def _lines_of(change: Change, before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    """What was done to a key, a line for each parameter in it."""
+    values = before if change.kind == "removed" else after
+    note = f", before {change.was}" if change.was else ""
+    for key, value in values.items():
+        if f"{key}.".startswith(f"{change.key}."):
+            yield f"{change.kind}{note} {key}: {_text(value)}"
+
+
+def _tell_policies(mine: dict[str, Any], today: dict[str, Any]) -> None:
+    """Name the rules that follow another policy than today's default; it may be an old default."""
+    others = [
+        f"{key}: {_text(mine[key])} (the default is {_text(today[key])})"
+        for key in mine
+        if key.startswith("rules.") and key in today and mine[key] != today[key]
+    ]
+    if others:
+        say("policies that are not the defaults of today, which docs/rules.md explains:")
+    for line in others:
+        say(f"  {line}")
 
 
 def _preset(name: str) -> Path:

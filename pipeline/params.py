@@ -20,6 +20,7 @@ from stages.train.params import TrainParams
 
 PLAIN_NAME = re.compile(r"\w[\w-]*")  # a part of a path and of the name of a stage in DVC
 FIX = "correct it in {path}; presets/ has complete examples"
+UPGRADE = "python -m pipeline.configure --upgrade"  # adds what is missing, takes out the rest
 
 
 class DataParams(BaseModel, frozen=True, extra="forbid"):
@@ -76,19 +77,50 @@ def read_params(path: Path) -> Params:
         return Params.model_validate(fields)
     except ValidationError as error:
         facts = [_fact(fault, fields) for fault in error.errors()]
-        raise ParamsError(path, "\n  ".join(facts), FIX.format(path=path)) from None
+        raise ParamsError(path, "\n  ".join(facts), _fix(path, error)) from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_text(path: Path) -> str:
+    """The text of a parameter file.
+
+    Raises:
+        ParamsError: the file is missing, or not UTF-8.
+    """
     if not path.is_file():
         fix = "run it where params.yaml is, or name one with --params"
         raise ParamsError(path, "there is no such file", fix)
     try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        fix = "save it as UTF-8"
+        raise ParamsError(path, f"is no valid YAML: {error}", fix) from error
+
+
+def _fix(path: Path, error: ValidationError) -> str:
+    """What to do; keys that are missing or unknown are those of another liver3d, or slips."""
+    fix = FIX.format(path=path)
+    if not any(fault["type"] in ("missing", "extra_forbidden") for fault in error.errors()):
+        return fix
+    where = "" if path == Path("params.yaml") else f" --params {path}"
+    return f"if it is of an older liver3d: {UPGRADE}{where}; else {fix}"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    return parsed(path, read_text(path))
+
+
+def parsed(path: Path, text: str) -> dict[str, Any]:
+    """What a parameter file's text holds, not yet checked.
+
+    Raises:
+        ParamsError: it is not YAML, or holds no parameters.
+    """
+    try:
         # DVC reads YAML 1.2 in the same way
-        fields = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        fields = YAML(typ="safe", pure=True).load(text)
     except RecursionError as error:
         raise ParamsError(path, "is nested too deeply", "copy one from presets/") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except YAMLError as error:
         reason = " ".join(str(error).split())
         raise ParamsError(path, f"is no valid YAML: {reason}", "mend the line it names") from error
     if not isinstance(fields, dict):
