@@ -18,6 +18,13 @@ from cache.orientation import to_lps
 from stages.image_file import NOTE, PHANTOM
 from stages.preprocess.files import LabelNames
 from stages.preprocess.problems import Finding
+from stages.preprocess.reading.channels import (
+    MOST_CHANNELS,
+    channel_count,
+    channels_of,
+    one_label_map,
+    plain_numbers,
+)
 from stages.preprocess.reading.dicom import choose_series
 from stages.preprocess.reading.intact import require_checksum, require_whole_file
 from stages.preprocess.reading.itk import refusal, without_warnings
@@ -67,7 +74,7 @@ def read_ct(path: Path) -> SourceVolume:
         SourceError: it is cut short or damaged, is not one three-dimensional volume of plain
             numbers, or SimpleITK refuses it.
     """
-    volume = _read_series(path, is_ct=True) if path.is_dir() else _read_file(path)
+    volume = _read_series(path, is_ct=True) if path.is_dir() else _read_file(path, is_label=False)
     if volume.array.ndim != 3:
         raise SourceError(path, "is a segmentation, not a CT", EXPORT_AGAIN, rule="plain_numbers")
     doubts = (
@@ -88,7 +95,7 @@ def read_label(path: Path, ct_grid: Grid | None) -> SourceVolume:
         SourceError: as for a CT; or the images do not fit the CT.
     """
     if not path.is_dir():
-        return _read_file(path)
+        return _read_file(path, is_label=True)
     if not png_files(path):
         return _read_series(path, is_ct=False)
     if ct_grid is None:
@@ -143,25 +150,31 @@ def onto_grid(array: NDArray[Any], own: Grid, target: Grid) -> NDArray[Any]:
     return np.asarray(sitk.GetArrayFromImage(resample.Execute(image)))
 
 
-def _read_file(path: Path) -> SourceVolume:
+def _read_file(path: Path, *, is_label: bool) -> SourceVolume:
     with opened(path) as file:
-        reader, count = file.reader, file.reader.GetNumberOfComponents()
+        reader, count = file.reader, channel_count(file.reader)
         # the header alone decides most rejections; a bad case's voxels are never decompressed
-        findings = [header.extension(path, file.kind), _take_three_dimensions(path, reader)]
+        findings = [header.extension(path, file.kind)]
         names, layers = segments_of(path, file.text, count)
-        if not names:
-            stop_at(_plain_numbers(path, reader.GetPixelID(), count))
+        has_channels = is_label and 1 < count <= MOST_CHANNELS
+        if not has_channels:
+            findings.append(_take_three_dimensions(path, reader))
+            if not names:
+                stop_at(plain_numbers(path, reader))
         require_whole_file(path, reader)
         image = reader.Execute()
-    grid = file.in_mm(grid_of(image))
-    stop_at(header.finite_geometry(path, grid))
-    if file.stated is not None:
-        findings.append(header.length_unit(path, file.stated.unit))
-    findings.append(header.direction(path, grid, file.stated))
-    findings.append(header.right_angles(path, grid, file.stated))
     voxels = sitk.GetArrayViewFromImage(image)
     if not require_checksum(path, voxels):
         voxels = with_lost_numbers(path, voxels)
+    first = image  # which has to stay: the voxels are its own
+    if has_channels:
+        first, voxels = channels_of(image, voxels)
+        if not names:
+            voxels, finding = one_label_map(path, reader, voxels)
+            findings.append(finding)
+    grid = file.in_mm(grid_of(first))
+    stop_at(header.finite_geometry(path, grid))
+    findings += header.of_place(path, grid, file.stated)
     orientation = orientation_of(grid)
     return SourceVolume(
         path,
@@ -190,7 +203,7 @@ def _read_series(path: Path, *, is_ct: bool) -> SourceVolume:
             image = reader.Execute()
         except RuntimeError as error:
             raise refusal(path, error) from error
-    stop_at(_plain_numbers(path, image.GetPixelID(), image.GetNumberOfComponentsPerPixel()))
+    stop_at(plain_numbers(path, image))
     grid = grid_of(image)
     voxels = sitk.GetArrayViewFromImage(image)
     findings = [*series.findings, header.direction(path, grid)]
@@ -232,7 +245,3 @@ def _take_three_dimensions(path: Path, reader: sitk.ImageFileReader) -> Finding 
             stop_at(finding)
         reader.SetExtractSize([*reader.GetSize()[:3], *(0 for _ in reader.GetSize()[3:])])
     return finding
-
-
-def _plain_numbers(path: Path, pixel_id: int, components: int) -> Finding | None:
-    return header.plain_numbers(path, sitk.GetPixelIDValueAsString(pixel_id), components)

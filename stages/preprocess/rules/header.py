@@ -38,12 +38,35 @@ def three_dimensional(path: Path, size: Sequence[int]) -> Finding | None:
     return Finding("three_dimensional", path, fact, "export one volume", fixable=fixable)
 
 
+def one_hot(path: Path, count: int, *, has_background: bool) -> Finding:
+    """A label of one volume for each structure is read as one label map.
+
+    Args:
+        path: the label.
+        count: of its volumes.
+        has_background: whether the first is what is no structure.
+    """
+    values = f"0 (background) to {count - 1}" if has_background else f"1 to {count}"
+    fact = f"is one-hot: its {count} volumes are read as the values {values}"
+    fix = "check that they are in this order, or export one label map"
+    return Finding("three_dimensional", path, fact, fix, fixable=True)
+
+
 def plain_numbers(path: Path, kind: str, components: int) -> Finding | None:
     """One real number per voxel: no colours, no vectors, no complex numbers."""
     if components == 1 and "complex" not in kind and "vector" not in kind:
         return None
     fact = f"holds several numbers per voxel ({kind})"
     return Finding("plain_numbers", path, fact, "export one volume of plain numbers")
+
+
+def of_place(path: Path, grid: Grid, stated: Stated | None) -> list[Finding | None]:
+    """What a header that states a geometry breaks of the rules about it."""
+    return [
+        None if stated is None else length_unit(path, stated.unit),
+        direction(path, grid, stated),
+        right_angles(path, grid, stated),
+    ]
 
 
 def length_unit(path: Path, unit: str) -> Finding | None:
