@@ -1,8 +1,10 @@
 """Writing voxels as an image file: the one place that does, whole or not at all."""
 
 import errno
+import shutil
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from cache.errors import DataError
 from cache.files import replacing
 from cache.grid import Grid
+from cache.paths import is_plain, plain_folder
 
 # One file with all of the geometry. Others lose it (png, tif), need a second file beside (mhd,
 # hdr), which replacing() would leave under its temporary name, or crash the process (dcm).
@@ -70,14 +73,26 @@ def write_image(
     if note:
         image.SetMetaData(NOTE, note)
     try:
-        with replacing(path) as partial:
-            # SimpleITK ends the process at a name that is no UTF-8
-            plain = partial.with_name("image" + ending_of(path))
+        with replacing(path) as partial, _plain(partial) as plain:
             sitk.WriteImage(image, str(plain), useCompression=True, compressionLevel=level)
             _require_whole(plain, voxels.nbytes)
-            plain.rename(partial)
+            shutil.move(plain, partial)
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise unwritable(path, error) from error
+
+
+@contextmanager
+def _plain(partial: Path) -> Iterator[Path]:
+    """A path to write to that SimpleITK takes: beside the file, if the folder's own is one.
+
+    It ends the process at a name that is no UTF-8, and on Windows takes ASCII alone.
+    """
+    name = "image" + ending_of(partial)
+    if is_plain(partial.parent):
+        yield partial.with_name(name)
+        return
+    with plain_folder(partial) as folder:
+        yield folder / name
 
 
 def unwritable(path: Path, error: Exception) -> DataError:

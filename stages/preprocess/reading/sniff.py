@@ -1,11 +1,11 @@
 """What a file is by its content: names lie, and SimpleITK goes by names."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from cache.errors import SourceError
+from cache.paths import is_plain as is_plain_path
 from stages.preprocess.reading.links import linked
 from stages.preprocess.reading.magic import GZIP_MAGIC, NIFTI_HEADER_BYTES, inflated, is_nifti
 from stages.preprocess.reading.regular import start_of
@@ -64,7 +64,7 @@ def readable(path: Path) -> Iterator[Path]:
     header = text_header(path) if extension in TEXTS else None
     is_plain = header is None or header.is_plain
     fits = extension is None or path.name.lower().endswith(extension)
-    if fits and is_plain and _can_be_opened(path):
+    if fits and is_plain and is_plain_path(path):
         yield path
         return
     name = f"volume{extension or path.suffix}"
@@ -78,20 +78,9 @@ def readable(path: Path) -> Iterator[Path]:
 @contextmanager
 def readable_series(files: Sequence[Path]) -> Iterator[list[Path]]:
     """The paths under which SimpleITK can open the files of a series, in the same order."""
-    if all(map(_can_be_opened, files)):
+    if all(map(is_plain_path, files)):
         yield list(files)
         return
     links = {f"{number:06}.dcm": path for number, path in enumerate(files)}
     with linked(links, near=files[0]) as folder:
         yield [folder / name for name in links]
-
-
-def _can_be_opened(path: Path) -> bool:
-    """Whether SimpleITK takes this path; at a name that is no UTF-8 it ends the process."""
-    if os.name == "nt":
-        return str(path).isascii()
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:  # bytes of another encoding, kept as surrogates
-        return False
-    return True

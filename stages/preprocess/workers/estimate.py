@@ -144,12 +144,12 @@ def _header(path: Path) -> Header | None:
     try:
         with opened(path) as file:
             reader = file.reader
-            if reader.GetDimension() != 3:
+            size, spacing = reader.GetSize(), reader.GetSpacing()
+            if len(size) < 3:
                 return None
-            grid = Grid(triple(reader.GetSize()[::-1]), triple_mm(reader.GetSpacing()[::-1]))
-            grid = file.in_mm(grid)
+            grid = file.in_mm(Grid(triple(size[2::-1]), triple_mm(spacing[2::-1])))
             kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-            layers = reader.GetNumberOfComponents()
+            layers = reader.GetNumberOfComponents() * math.prod(size[3:])
     except (RuntimeError, SourceError, OSError, MemoryError):
         return None  # reading it in earnest will say why
     if not all(0 < spacing < ABSURD_MM for spacing in grid.spacing_zyx_mm):
