@@ -1,15 +1,19 @@
 """Data sets of no published layout: names say what belongs together, and doubt is never guessed."""
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import SegmentationStorage
 
 from cache.errors import SourceError
 from stages.preprocess.layouts.detect import choose
 from stages.preprocess.layouts.pairing.match import matched
 from stages.preprocess.layouts.pairing.words import case_name, role
+from test_dicom import write_slice
 from test_layouts import bare, lay_out, series
 from test_scan import scan
 
@@ -213,6 +217,15 @@ class TestCaseFolders:
 
     def test_ct_and_label_may_be_dicom_both(self, found):
         assert found(dicom=["P1/CT", "P1/liver"]) == {"P1": ("P1/CT", "P1/liver")}
+
+    @pytest.mark.parametrize("slices", ["CT", "."])
+    def test_a_dicom_object_is_the_label_it_is_called_as(self, found, tmp_path, slices):
+        """Reading it says by its class what it is, and that it is not read as a volume."""
+        segmentation = tmp_path / "P1" / "liver.dcm"
+        segmentation.parent.mkdir()
+        write_slice(segmentation, np.zeros((3, 4)), (0, 0, 0), SOPClassUID=SegmentationStorage)
+        folder = str(Path("P1", slices).as_posix())
+        assert found(dicom=[folder]) == {"P1": (folder, "P1/liver.dcm")}
 
     def test_what_is_called_a_ct_goes_before_other_series(self, found):
         assert found("P1/liver.nii", dicom=["P1/CT", "P1/T1"]) == {"P1": ("P1/CT", "P1/liver.nii")}

@@ -1,5 +1,6 @@
 """Which files are meant as volumes, and which folders as a DICOM series."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from cache.errors import SourceError
@@ -60,16 +61,16 @@ def is_dicom_object(path: Path) -> bool:
 
 def holds_dicom(tree: Tree, folder: Path) -> bool:
     """Whether a folder, or one below it, holds DICOM files."""
-    return any(has_slices(tree, each) for each in tree.walk(folder))
+    return any(has_dicom(tree.files(each)) for each in tree.walk(folder))
 
 
-def has_slices(tree: Tree, folder: Path) -> bool:
-    """Whether a folder itself holds DICOM files.
+def has_dicom(files: Iterable[Path]) -> bool:
+    """Whether some of the files of one folder are DICOM.
 
     A few are looked into, those first that are named as DICOM files are: a series has hundreds.
     """
-    files = [path for path in tree.files(folder) if not has_extension(path)]
-    return any(is_dicom(path) for path in sorted(files, key=_unlike_dicom)[:TRIED])
+    bare = [path for path in files if not has_extension(path)]
+    return any(is_dicom(path) for path in sorted(bare, key=_unlike_dicom)[:TRIED])
 
 
 def _unlike_dicom(path: Path) -> bool:

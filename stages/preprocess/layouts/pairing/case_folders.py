@@ -8,7 +8,14 @@ from stages.preprocess.layouts.layout import Claim
 from stages.preprocess.layouts.pairing.group import Group, group_of
 from stages.preprocess.layouts.pairing.words import Role, core, is_of_liver_alone, is_split, role
 from stages.preprocess.layouts.tree import Tree
-from stages.preprocess.layouts.volumes import has_extension, has_slices, holds_dicom, stem
+from stages.preprocess.layouts.volumes import (
+    TRIED,
+    has_dicom,
+    has_extension,
+    holds_dicom,
+    is_dicom_object,
+    stem,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,10 @@ def claim_of(tree: Tree, case: Path) -> Claim | None:
 def _candidates(tree: Tree, case: Path) -> Iterator[Candidate]:
     for path in _volumes(tree, case):
         yield Candidate(path, stem(path.name), role(stem(path.name)))
-    if has_slices(tree, case):
+    others = [path for path in tree.files(case) if not has_extension(path)]
+    objects = [path for path in others if _may_be_label(path, others) and is_dicom_object(path)]
+    yield from (Candidate(path, path.stem, role(path.stem)) for path in objects)
+    if has_dicom(path for path in others if path not in objects):
         yield Candidate(case, "", None)
     for folder in tree.folders(case):
         said = role(folder.name)
@@ -60,6 +70,11 @@ def _candidates(tree: Tree, case: Path) -> Iterator[Candidate]:
         elif said:
             for path in _volumes(tree, folder):
                 yield Candidate(path, stem(path.name), said)
+
+
+def _may_be_label(path: Path, beside: list[Path]) -> bool:
+    # the headers of hundreds of slices are not read
+    return len(beside) <= TRIED or role(path.stem) is not None
 
 
 def _volumes(tree: Tree, folder: Path) -> list[Path]:
