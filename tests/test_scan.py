@@ -1,6 +1,8 @@
 """Finding the cases, and a reason for every file that is none."""
 
+import errno
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,13 @@ from pydicom.uid import RTStructureSetStorage
 from ruamel.yaml import YAML
 
 from cache.errors import SourceError
+from stages.preprocess.digests import source_files
 from stages.preprocess.layouts.volumes import stem
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.reading.text_header import data_files
 from stages.preprocess.scan import scan as scan_under_rules
 from test_dicom_series import object_of
+from tiny import unlistable_below
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 RULES = RulesParams(**YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))["rules"])
@@ -405,6 +409,82 @@ class TestDataFiles:
         link(touch("image/1.mhd").parent / "2.mhd", "nowhere")
         touch("label/2.nii.gz")
         assert [case.case_id for case in scan(tmp_path / "src").cases] == ["1", "2"]
+
+
+class TestFoldersThatCannotBeListed:
+    @pytest.fixture
+    def src(self, touch, tmp_path):
+        """A folder with one case that is fine."""
+        touch("image/1/1.nii.gz")
+        touch("label/1/1.nii.gz")
+        return tmp_path / "src"
+
+    def test_the_search_goes_on_and_says_so(self, src):
+        (src / "notes").mkdir()
+        unlistable_below(src / "notes")
+        result = scan(src)
+        assert [case.case_id for case in result.cases] == ["1"]
+        (problem,) = result.problems
+        assert (problem.severity, problem.rule) == ("warning", "not_listed")
+        assert f"cannot be listed ({os.strerror(errno.ENAMETOOLONG)})" in problem.fact
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="paths have other limits elsewhere")
+    def test_the_folder_of_a_case_is_not_called_empty_for_it(self, tmp_path):
+        src = tmp_path
+        while len(str(src)) < 3950:  # 4096 are possible
+            src /= "d" * min(200, 3950 - len(str(src)))
+        for side in ("image", "label"):
+            (src / side).mkdir(parents=True)
+            (src / side / "1.nii.gz").write_bytes(b"...")
+        image = os.open(src / "image", os.O_RDONLY)
+        os.mkdir("c" * 190, dir_fd=image)
+        os.close(image)
+        result = scan(src)
+        assert [case.case_id for case in result.cases] == ["1"]
+        facts = [one.fact for one in result.problems if one.rule == "one_file_per_case"]
+        assert facts == [f"cannot be listed ({os.strerror(errno.ENAMETOOLONG)})"]
+
+    def test_a_series_is_never_read_without_the_slices_in_it(self, src, touch):
+        touch("image/2/1.dcm", DICOM)
+        touch("label/2.nii.gz")
+        unlistable_below(src / "image" / "2")
+        case = next(case for case in scan(src).cases if case.case_id == "2")
+        with pytest.raises(SourceError, match="cannot be listed") as caught:
+            source_files(case.ct)
+        assert str(caught.value.where).startswith(str(src / "image" / "2"))
+
+
+class TestWhatDvcStopsAt:
+    @pytest.fixture
+    def src(self, touch, tmp_path):
+        """A folder with one case that is fine."""
+        touch("image/1/1.nii.gz")
+        touch("label/1/1.nii.gz")
+        return tmp_path / "src"
+
+    def test_a_link_that_leads_nowhere_is_named(self, src):
+        link(src / "image" / "gone.nii.gz", "nowhere")
+        warnings = [one for one in scan(src).problems if one.rule == "not_tracked"]
+        assert [(one.severity, one.path) for one in warnings] == [
+            ("warning", str(src / "image" / "gone.nii.gz"))
+        ]
+        assert "dvc repro stops at it" in warnings[0].fact
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+    def test_a_name_that_is_not_utf_8_is_named_and_the_others_are_cases(self, src, touch):
+        name = os.fsdecode(b"M\xfcller.nii.gz")
+        for side in ("image", "label"):
+            touch(f"{side}/x.nii.gz").rename(src / side / name)
+        result = scan(src)
+        named = [one.path for one in result.problems if one.rule == "not_tracked"]
+        assert named == [str(src / side / name) for side in ("image", "label")]
+        assert [case.case_id for case in result.cases] == ["1"]
+
+    def test_links_that_lead_somewhere_are_not_named(self, src, tmp_path):
+        (tmp_path / "2.nii.gz").write_bytes(b"...")
+        for side in ("image", "label"):
+            link(src / side / "2.nii.gz", tmp_path / "2.nii.gz")
+        assert scan(src).problems == []
 
 
 class TestLinks:

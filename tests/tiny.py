@@ -237,3 +237,15 @@ def small_disk(folder, *, kilobytes):
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def unlistable_below(folder):
+    """Make folders below this one whose paths get too long: even root cannot list the last."""
+    if sys.platform != "linux":
+        pytest.skip("paths have other limits elsewhere")
+    place = os.open(folder, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=place)
+        place, above = os.open("d" * 250, os.O_RDONLY, dir_fd=place), place
+        os.close(above)
+    os.close(place)

@@ -9,6 +9,7 @@ from cache.errors import DataError, SourceError
 from cache.files import write_json
 from cache.jsons import parsed
 from cache.sealed import sealed, unsealed
+from stages.preprocess.reading.below import files_below
 from stages.preprocess.reading.text_header import data_files
 
 NAME = "predictions.json"
@@ -143,7 +144,7 @@ def stamp_of(path: Path) -> Stamp:
 
 def _files(path: Path) -> Iterable[Path]:
     if path.is_dir():
-        return (file for file in path.rglob("*") if file.is_file())
+        return files_below(path)
     return [path, *data_files(path)]
 
 

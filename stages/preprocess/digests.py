@@ -14,6 +14,7 @@ from cache.files import write_text
 from cache.sealed import sealed_line, unsealed_line
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.layouts.tree import is_hidden
+from stages.preprocess.reading.below import files_below
 from stages.preprocess.reading.regular import require_regular
 from stages.preprocess.reading.text_header import data_files
 
@@ -167,10 +168,13 @@ def source_files(path: Path) -> list[Path]:
     """All files of a CT or label: the file, the data file of a mere header, or a whole folder.
 
     What a file browser leaves in a folder is none of them.
+
+    Raises:
+        SourceError: a folder cannot be listed.
     """
     if not path.is_dir():
         return [path, *data_files(path)]
-    return sorted(file for file in path.rglob("*") if not is_hidden(file.name) and file.is_file())
+    return [file for file in files_below(path) if not is_hidden(file.name)]
 
 
 def combined(path: Path, digests: Mapping[str, str]) -> str:

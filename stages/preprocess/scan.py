@@ -10,6 +10,7 @@ from stages.preprocess.layouts.detect import choose
 from stages.preprocess.layouts.layout import Claim, Found
 from stages.preprocess.layouts.names import composed
 from stages.preprocess.layouts.tree import Tree
+from stages.preprocess.layouts.untracked import untracked
 from stages.preprocess.policy import RulesParams
 from stages.preprocess.problems import LEFT_OUT, Finding, Problem
 from stages.preprocess.rules.inside import data_of, location
@@ -62,6 +63,7 @@ def scan(
     problems += [_excluded(key, found.claims[key]) for key in sorted(left)]
     problems += _unknown_exclusions(excluded - {composed(key) for key in found.claims}, rules)
     problems += _left_out(found, cases, problems)
+    problems += untracked(tree) if src.is_dir() else []
     return Scan(chosen.name, reason, cases, problems + _unnamed(tree, found, cases, problems))
 
 
@@ -156,7 +158,8 @@ def _rest(
     """
     listing = tree.listing(folder)
     if listing.fault is not None:
-        yield Problem.ignored("not_a_case", "", folder, f"cannot be listed ({listing.fault})")
+        fact = f"cannot be listed ({listing.fault.strerror}); cases in it are missed"
+        yield Problem("warning", "not_listed", "", str(folder), fact, "let it be read")
     for path in listing.hidden:
         if location(path) not in known:
             fact = "belongs to the system or is hidden, and not to the data set"

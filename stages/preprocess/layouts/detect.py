@@ -65,6 +65,8 @@ def _require_data(src: Path) -> None:
     if src.is_file() and not list_file.LAYOUT.sign(Tree(src)):
         fix = "give the folder that holds the cases, or a list of cases that ends in .csv or .json"
         raise SourceError(src, "is a file, but no list of cases", fix)
+    if src.is_dir() and (fault := Tree(src).listing(src).fault):
+        raise SourceError(src, f"cannot be listed ({fault.strerror})", "let it be read")
     if src.is_dir() and not any(src.iterdir()):
         raise SourceError(src, "the folder is empty", f"lay the data out as\n{_examples()}")
 

@@ -33,8 +33,8 @@ def _find(tree: Tree) -> Found:
         *((case_id, Claim(cts=tuple(paths))) for case_id, paths in cts.items()),
         *((case_id, Claim(labels=tuple(paths))) for case_id, paths in labels.items()),
         *((stem(folder.name), Claim(folders=(folder,))) for folder in folders),
-        *_without_volume(tree.folders(image), cts),
-        *_without_volume(tree.folders(label), labels),
+        *_without_volume(tree, image, cts),
+        *_without_volume(tree, label, labels),
     ]
     files = [file for side in (image, label) for file in tree.files(side)]
     lone = [no_case(file, LONE_SLICE) for file in files if _is_lone_slice(file)]
@@ -45,21 +45,25 @@ def _volumes(tree: Tree, side: Path) -> dict[str, list[Path]]:
     """The volumes below image/ or label/ by the id of their case; one each is right.
 
     Raises:
-        SourceError: the folder is empty.
+        SourceError: the folder is empty, or cannot be listed.
     """
+    if fault := tree.listing(side).fault:
+        raise SourceError(side, f"cannot be listed ({fault.strerror})", "let it be read")
     if not tree.folders(side) and not tree.files(side):
         raise SourceError(side, "the folder is empty", f"lay the data out as {EXAMPLE}")
     return volumes_of(tree, side)
 
 
 def _without_volume(
-    folders: list[Path], found: dict[str, list[Path]]
+    tree: Tree, side: Path, found: dict[str, list[Path]]
 ) -> Iterator[tuple[str, Claim]]:
     """The claims of cases that have a folder, but nothing in it or beside it."""
-    fact = f"holds no volume ({', '.join(EXTENSIONS)}) and no DICOM files"
-    for folder in folders:
+    for folder in tree.folders(side):
         case_id = stem(folder.name)
         if not found[case_id]:
+            fact = f"holds no volume ({', '.join(EXTENSIONS)}) and no DICOM files"
+            if fault := tree.listing(folder).fault:
+                fact = f"cannot be listed ({fault.strerror})"
             fix = f"keep one file per case, named {case_id}, or list the case under data.exclude"
             finding = Finding("one_file_per_case", folder, fact, fix)
             yield case_id, Claim(findings=(finding,))

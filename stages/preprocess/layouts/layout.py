@@ -107,14 +107,22 @@ def with_files(tree: Tree, claim: Claim) -> Claim:
     """A claim without the folders that hold no file: those become findings."""
     empty = [("ct_missing", path) for path in claim.cts if _is_empty(tree, path)]
     empty += [("label_missing", path) for path in claim.labels if _is_empty(tree, path)]
+    faults = {path: tree.listing(path).fault for _, path in empty}
     paths = {path for _, path in empty}
     fix = "unpack or export the case again, or list it under data.exclude"
     return replace(
         claim,
         cts=tuple(path for path in claim.cts if path not in paths),
         labels=tuple(path for path in claim.labels if path not in paths),
-        findings=tuple(Finding(rule, path, "holds no files", fix) for rule, path in empty),
+        findings=tuple(
+            Finding(rule, path, _unlisted(faults[path]) or "holds no files", fix)
+            for rule, path in empty
+        ),
     )
+
+
+def _unlisted(fault: OSError | None) -> str:
+    return f"cannot be listed ({fault.strerror})" if fault else ""
 
 
 def _is_empty(tree: Tree, folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # what systems and programs leave behind; names that begin with a dot are hidden as well
@@ -30,12 +30,14 @@ class Listing:
         folders: subfolders, links to folders among them.
         files: all else: files, links that lead nowhere or back to where they lie.
         hidden: files and folders that belong to the system, not to the data set.
+        links: all that are links, in whichever of the lists they stand.
         fault: why the folder could not be listed; the lists are empty then.
     """
 
     folders: list[Path]
     files: list[Path]
     hidden: list[Path]
+    links: list[Path] = field(default_factory=list)
     fault: OSError | None = None
 
 
@@ -83,10 +85,12 @@ class Tree:
             with os.scandir(folder) as entries:
                 by_name = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            return Listing([], [], [], error)
+            return Listing([], [], [], fault=error)
         listing = Listing([], [], [])
         for entry in by_name:
             path = folder / entry.name
+            if _is_link(entry):
+                listing.links.append(path)
             if is_hidden(entry.name):
                 listing.hidden.append(path)
             elif _is_folder(entry) and not (_is_link(entry) and self._leads_back(path)):

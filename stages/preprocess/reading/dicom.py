@@ -16,6 +16,7 @@ from stages.preprocess.policy import OTHER_FILES
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading import stack
 from stages.preprocess.reading.agree import disagreements, interleaved
+from stages.preprocess.reading.below import files_below
 from stages.preprocess.reading.dicom_file import is_dicom
 from stages.preprocess.reading.dicom_kind import (
     CONVERT,
@@ -92,7 +93,7 @@ def choose_series(folder: Path, *, is_ct: bool) -> Series:
 def _images(folder: Path) -> tuple[list[tuple[Path, Any]], dict[Path, str]]:
     """The images below a folder with their headers, and why each other file is none."""
     images, unused = [], {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in files_below(folder):
         if not is_dicom(path):
             unused[path] = NO_DICOM
             continue

@@ -16,6 +16,7 @@ from cache.grid import Grid, triple, triple_mm
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import target_grid
+from stages.preprocess.reading.below import files_below
 from stages.preprocess.reading.dicom_file import is_dicom, read_header
 from stages.preprocess.reading.opened import opened
 
@@ -161,7 +162,7 @@ def _header(path: Path) -> Header | None:
 def _series_header(folder: Path) -> Header | None:
     """The same of a DICOM folder, from two of its slices and the number of files of their size."""
     try:
-        sizes = sorted((file.stat().st_size, file) for file in folder.rglob("*") if file.is_file())
+        sizes = sorted((file.stat().st_size, file) for file in files_below(folder))
         # one of the middle is a slice, whatever lies beside them
         slices = _slices([file for _, file in sizes[len(sizes) // 2 :]])
         size, first = sizes[len(sizes) // 2][0], next(slices)
@@ -195,8 +196,8 @@ def _slice_distance_mm(first: Any, second: Any) -> float:
 
 
 def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
     try:
+        files = files_below(path) if path.is_dir() else [path]
         return sum(file.stat().st_size for file in files)
-    except OSError:
+    except (OSError, SourceError):
         return 0
