@@ -8,10 +8,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cache.errors import ParamsError
 from project import all_files
+from stages.train.watch.bar import Bar
 from stages.train.watch.curves import write_curves
 from stages.train.watch.picture import COLOURS, curves_picture
 from stages.train.watch.trackers import Trackers, open_trackers
@@ -41,6 +43,44 @@ def panels_with(picture, colour):
     y, x = picture.shape[0] // 2, picture.shape[1] // 2
     quarters = [drawn[:y, :x], drawn[:y, x:], drawn[y:, :x], drawn[y:, x:]]
     return [at for at, quarter in enumerate(quarters) if quarter.any()]
+
+
+class Terminal(io.StringIO):
+    """What a bar is drawn on."""
+
+    def isatty(self):
+        return True
+
+
+class TestBar:
+    @pytest.fixture
+    def terminal(self, monkeypatch):
+        """Make a terminal, on which the log is printed too; within a test, which is captured."""
+
+        def make():
+            terminal, root = Terminal(), logging.getLogger()
+            monkeypatch.setattr("sys.stderr", terminal)
+            monkeypatch.setattr(root, "handlers", [logging.StreamHandler(terminal)])
+            monkeypatch.setattr(root, "level", logging.INFO)
+            return terminal
+
+        return make
+
+    def test_a_line_of_the_log_stands_above_the_bar_and_not_in_it(self, terminal):
+        shown = terminal()
+        with Bar(steps=10, done=3, device=torch.device("cpu"), is_shown=True):
+            logging.getLogger("stages.train").info("epoch 1, train/loss 0.5")
+        lines = [line.rpartition("\r")[2] for line in shown.getvalue().split("\n")]
+        assert lines[0] == "epoch 1, train/loss 0.5"
+        assert lines[1].startswith("train:  30%")
+
+    @pytest.mark.parametrize("is_shown", [True, False])
+    def test_the_log_goes_where_it_went_once_the_bar_is_gone(self, terminal, is_shown):
+        terminal()
+        before = logging.getLogger().handlers
+        with Bar(steps=10, done=3, device=torch.device("cpu"), is_shown=is_shown):
+            assert (logging.getLogger().handlers is before) is not is_shown
+        assert logging.getLogger().handlers is before
 
 
 class TestPicture:

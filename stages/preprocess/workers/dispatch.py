@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 
 from tqdm import tqdm
+from tqdm.contrib.logging import tqdm_logging_redirect
 
 from stages.machine import free_memory_bytes
 from stages.preprocess.case import work
@@ -42,7 +43,9 @@ def worked(
         results = run_tasks(work, tasks, workers=workers, budget_bytes=budget)
     else:
         results = run_on_cluster(work, tasks, address=scheduler)
-    with tqdm(results, "preprocess", len(tasks), unit="case", disable=None) as bar:
+    with tqdm_logging_redirect(
+        results, "preprocess", len(tasks), unit="case", disable=None, tqdm_class=tqdm
+    ) as bar:
         for result in bar:
             if isinstance(result, Killed):
                 free_bytes = free_memory_bytes() if scheduler is None else None

@@ -1,10 +1,12 @@
 """The progress bar of a training run."""
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stages.train.loader.meter import Meter
 from stages.train.tally import Tally
@@ -29,8 +31,11 @@ class Bar:
             None, "train", steps, initial=done, disable=hidden, unit="step", dynamic_ncols=True
         )
         self._device = device
+        self._opened = ExitStack()
 
     def __enter__(self) -> Self:
+        if not self._bar.disable:  # a line of the log stands above the bar, not in it
+            self._opened.enter_context(logging_redirect_tqdm())
         return self
 
     def __exit__(
@@ -40,6 +45,7 @@ class Bar:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
+        self._opened.close()
 
     def step(self, tally: Tally, meter: Meter, left_s: float | None) -> None:
         """Show one more step, and the seconds that are left where the clock ends the run."""
