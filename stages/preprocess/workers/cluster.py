@@ -1,10 +1,10 @@
 """Tasks done by the workers of a Dask cluster: many machines that see the same folders.
 
 Start ``dask scheduler`` on one machine and ``dask worker ADDRESS --nworkers N --nthreads 1`` on
-each. All of them need liver3d installed, the scheduler too, and must find the scans and the store
-under the paths the command is given: a network drive mounted at the same place. How many cases a
-machine prepares at a time is its number of workers; ``--memory-limit`` ends one that takes more,
-and only that.
+each, where nobody else can reach them (docs/data.md). All of them need liver3d installed, the
+scheduler too, and must find the scans and the store under the paths the command is given: a network
+drive mounted at the same place. How many cases a machine prepares at a time is its number of
+workers; ``--memory-limit`` ends one that takes more, and only that.
 """
 
 import logging
@@ -17,13 +17,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import ParamsError
+from stages.preprocess.workers.door import FLAG, require_certificates, warn_if_open
 from stages.preprocess.workers.tasks import J, Killed, R, Task
 
 if TYPE_CHECKING:
     from distributed import Client
 
 LOG = logging.getLogger(__name__)
-FLAG = "--scheduler"
 IN_FLIGHT = 200  # tasks the scheduler knows at a time: enough for its workers, and little to hold
 TIMEOUT_S = 10  # for a scheduler to answer
 
@@ -50,8 +50,8 @@ def run_on_cluster(
         Each task's result, or that it killed its workers; Dask does not tell how they ended.
 
     Raises:
-        ParamsError: distributed is not installed, no scheduler answers or it stops answering, or
-            a machine of the cluster cannot import the work.
+        ParamsError: distributed is not installed, no scheduler answers or it stops answering, a
+            certificate is missing, or a machine of the cluster cannot import the work.
         Exception: raised by the work, as it is.
     """
     with _connected(address) as client:
@@ -123,12 +123,14 @@ def _connected(address: str) -> Iterator["Client"]:
     except ImportError as error:
         fix = 'pip install "liver3d[cluster]"'
         raise ParamsError(FLAG, "needs dask.distributed, which is not installed", fix) from error
+    require_certificates(address)
     _require_scheduler(address)
     with _quiet():
         try:
             client = Client(address, timeout=TIMEOUT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise _no_answer(address, error) from error
+        warn_if_open(address, str(client.scheduler_info().get("address", address)))
         try:
             yield client
         except CancelledError as error:  # not by us: Dask cancels all when it lost the scheduler
