@@ -52,6 +52,13 @@ def parts(one):
     }
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_that_moves_no_voxel_is_one_that_changes_their_values(kind):
+    certain = {**ALL_ON[kind], **({"probability_zyx": (1, 1, 1)} if kind == "flip" else {})}
+    moves = drawn({kind: certain}).warp != Warp()
+    assert params(**{kind: certain}).intensity_names == ([] if moves else [kind])
+
+
 def with_probability(value):
     """All kinds at one probability."""
     return {

@@ -1,6 +1,6 @@
 """The ``train.augmentation`` section of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat
 
@@ -11,6 +11,7 @@ def _in_order(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
+Changes = Literal["place", "value"]  # where a voxel lies, or what it means
 Probability = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 PartOfOne = Annotated[float, Field(gt=0, le=1)]
@@ -20,12 +21,14 @@ Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_in_order)
 class Flip(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Mirror along an axis; each axis is drawn by itself."""
 
+    changes: ClassVar[Changes] = "place"
     probability_zyx: tuple[Probability, Probability, Probability]
 
 
 class Rotation(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Turn around all three axes, by angles drawn for each from [-degrees, degrees]."""
 
+    changes: ClassVar[Changes] = "place"
     probability: Probability
     degrees: Annotated[float, Field(ge=0, le=180)]
 
@@ -33,6 +36,7 @@ class Rotation(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class Scaling(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Magnify by one factor for all axes; 1.2 makes the liver 1.2 times as large."""
 
+    changes: ClassVar[Changes] = "place"
     probability: Probability
     factor: Range
 
@@ -40,6 +44,7 @@ class Scaling(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class Shift(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Move along each axis by whole voxels, over distances drawn for each from [-mm, mm]."""
 
+    changes: ClassVar[Changes] = "place"
     probability: Probability
     mm: NotNegative
 
@@ -47,6 +52,7 @@ class Shift(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class Elastic(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Bend: every point of a coarse grid is displaced, and what lies between follows smoothly."""
 
+    changes: ClassVar[Changes] = "place"
     probability: Probability
     spacing_mm: PositiveFloat  # of the coarse grid
     sd_mm: NotNegative  # standard deviation of the displacement along each axis, cut off at three
@@ -55,6 +61,7 @@ class Elastic(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class Noise(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Add Gaussian noise; the standard deviation is drawn from the range, 1 is half the window."""
 
+    changes: ClassVar[Changes] = "value"
     probability: Probability
     sd: Annotated[tuple[NotNegative, NotNegative], AfterValidator(_in_order)]
 
@@ -62,6 +69,7 @@ class Noise(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class Blur(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Smooth with a Gaussian whose sigma is drawn from the range, voxels."""
 
+    changes: ClassVar[Changes] = "value"
     probability: Probability
     sigma_voxels: Range
 
@@ -69,6 +77,7 @@ class Blur(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class Brightness(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Multiply by a factor; 0 is the middle of the window."""
 
+    changes: ClassVar[Changes] = "value"
     probability: Probability
     factor: Range
 
@@ -76,6 +85,7 @@ class Brightness(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class Contrast(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Multiply the distance to the patch's mean by a factor, within the patch's old range."""
 
+    changes: ClassVar[Changes] = "value"
     probability: Probability
     factor: Range
 
@@ -83,6 +93,7 @@ class Contrast(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 class LowResolution(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Make it as coarse as a scan with fewer voxels: resize by the factor, and back."""
 
+    changes: ClassVar[Changes] = "value"
     probability: Probability
     factor: Annotated[tuple[PartOfOne, PartOfOne], AfterValidator(_in_order)]
 
@@ -94,6 +105,7 @@ class Gamma(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     is stretched instead of the dark one.
     """
 
+    changes: ClassVar[Changes] = "value"
     probability: Probability
     probability_inverted: Probability
     exponent: Range
@@ -117,5 +129,12 @@ class AugmentationParams(BaseModel, frozen=True, extra="forbid"):
     @property
     def intensity_names(self) -> list[str]:
         """Those that are on and change what a voxel's value means, not where it lies."""
-        names = ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma")
-        return [name for name in names if getattr(self, name) is not None]
+        on = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        return [name for name in on if _changes(name) == "value"]
+
+
+def _changes(name: str) -> Changes:
+    """What a kind says of itself; one that does not say it is a bug."""
+    kind: Any = get_args(AugmentationParams.model_fields[name].annotation)[0]  # the other is None
+    changes: Changes = kind.changes
+    return changes
