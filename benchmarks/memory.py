@@ -21,11 +21,11 @@ import torch
 
 from cache.grid import Box, triple
 from pipeline.params import read_params
+from stages.reuse import ALL, keep_freed_memory
 from stages.train.build import Work, build_trainer
 from stages.train.checkpoints.checkpoint import Checkpoint
 from stages.train.params import TrainParams
 from stages.train.ranks import Ranks
-from stages.train.reuse import keep_freed_memory
 from stages.train.sample import Batch, Sample
 from stages.train.step import Group, News, Trainer, train_batch
 
@@ -68,7 +68,7 @@ def line(row: Choices) -> str:
 def step_bytes(row: Choices) -> int:
     """Peak of two training steps over what the process held before them, bytes."""
     n_channels, upsampling, loss, *patch_zyx = row
-    keep_freed_memory()
+    keep_freed_memory(most_bytes=ALL, one_arena=False)
     changes = {
         "n_channels": n_channels,
         "upsampling": upsampling,

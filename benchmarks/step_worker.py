@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from benchmarks.step_size import BATCH, Size
 from cache.grid import Box, triple
+from stages.reuse import ALL, keep_freed_memory
 from stages.train.build import Work, build_trainer
 from stages.train.checkpoints.checkpoint import Checkpoint
 from stages.train.device import chosen_precision, settings
 from stages.train.params import TrainParams
 from stages.train.ranks import Ranks
-from stages.train.reuse import keep_freed_memory
 from stages.train.sample import Batch, Sample
 from stages.train.step import Group, News, train_batch
 from stages.train.unet import UNet3d
@@ -47,7 +47,7 @@ def work(name: str, size: Size, device: torch.device) -> None:
     """Be a worker."""
     params = make_params(size)
     if name == "ours" and device.type == "cpu":
-        keep_freed_memory()
+        keep_freed_memory(most_bytes=ALL, one_arena=False)
     batch = make_batch(size, device)
     with settings(params, device) if name == "ours" else nullcontext():
         step, words = ours(batch, params, device) if name == "ours" else notebook(batch, size)

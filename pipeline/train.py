@@ -23,11 +23,11 @@ from pipeline.dvc_item import number_of
 from pipeline.params import Params, read_params
 from pipeline.processes import together
 from pipeline.version import code_version
+from stages.reuse import ALL, keep_freed_memory
 from stages.train.device import choose_device
 from stages.train.memory import explained_shortage
 from stages.train.params import TrainParams
 from stages.train.ranks import Ranks, everyones
-from stages.train.reuse import keep_freed_memory
 from stages.train.run import Places, Process, run
 from stages.train.stop import Stopped, listening
 
@@ -68,7 +68,7 @@ def main(
         train = _of_fold(params, fold)
         chosen = choose_device(device)
         if chosen.type == "cpu" and train.patch_zyx is not None:  # of equal shapes alone
-            keep_freed_memory()
+            keep_freed_memory(most_bytes=ALL, one_arena=False)
         split_file = params.data.split_file
         ranks = join(chosen)
         with explained_shortage(chosen), listening() as stop:

@@ -4,22 +4,17 @@ psutil tells of the whole machine; a container, a Slurm job or a systemd unit ma
 Linux says in the files of control groups. Neither Windows nor macOS has them.
 """
 
-import ctypes
 import errno
 import math
 import os
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import psutil
 
 from cache.errors import DataError
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
-LARGEST_KEPT = 1 << 30  # bytes; a larger array is rare, and not worth keeping
 
 # what libraries without a MemoryError of their own say of too small a memory: torch on the CPU
 # ("not enough memory: you tried to allocate" on Windows, "can't allocate memory" elsewhere) and on
@@ -108,21 +103,6 @@ def naming_shortage(where: Path | str, fix: str = MORE_MEMORY) -> Iterator[None]
         if not is_shortage(error):
             raise
         raise shortage(where, error, fix) from error
-
-
-def keep_freed_memory() -> None:
-    """Let this process use freed memory again instead of giving it back, where the C library can.
-
-    glibc asks the kernel for each large array anew, and the kernel clears every page of it: a third
-    of the time that reading a CT takes. For worker processes, which do the same over and over.
-    """
-    if sys.platform != "linux":
-        return
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
-        mallopt(M_TRIM_THRESHOLD, LARGEST_KEPT)
-        mallopt(M_ARENA_MAX, 1)  # else each thread of a library would keep its own
 
 
 def _allowed_processors() -> int:

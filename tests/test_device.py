@@ -299,10 +299,12 @@ class TestTheEngine:
 FAULTS_PER_ROUND = """
 import resource, sys
 import numpy as np
-from stages.train.reuse import keep_freed_memory
+from stages.reuse import ALL, LARGEST, keep_freed_memory
 
-if sys.argv[1] == "kept":
-    assert keep_freed_memory()
+if sys.argv[1] == "training":
+    assert keep_freed_memory(most_bytes=ALL, one_arena=False)
+if sys.argv[1] == "worker":
+    assert keep_freed_memory(most_bytes=LARGEST, one_arena=True)
 for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for megabytes in (60, 90, 60):
@@ -312,7 +314,9 @@ for _ in range(5):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-@pytest.mark.parametrize(("mode", "is_kept"), [("kept", True), ("freed", False)])
+@pytest.mark.parametrize(
+    ("mode", "is_kept"), [("training", True), ("worker", True), ("freed", False)]
+)
 def test_memory_that_is_kept_is_not_asked_for_anew(mode, is_kept):
     ended = subprocess.run(
         [sys.executable, "-c", FAULTS_PER_ROUND, mode],

@@ -154,9 +154,6 @@ class Origin:
             )
         }
 
-    def _sha256_of(self, paths: list[Path]) -> dict[str, str]:
-        return {name: self.known[name].sha256 for name in map(absolute, paths)}
-
     def changed(self, files: CaseFiles) -> list[Path]:
         """The files that no longer look as they did, that are gone, or that are new."""
         now = {*source_files(files.ct), *source_files(files.label)}

@@ -13,11 +13,11 @@ from stages.train.ranks import Ranks
 
 # What a training step needs at its peak, over what the process holds anyway: so many bytes per
 # patch voxel and first-level channel, and so many for whatever does not grow with the patch.
-# benchmarks/memory.py measured, on the CPU in fp32 with freed memory kept (reuse.py), for patches
-# of 2·48·64·64 and 2·64·96·96 voxels: 298 to 374 and 740 to 996 MB with 8 channels, 804 to 920 and
-# 2477 to 2818 MB with 24. The estimate gives 430, 1091, 1091 and 3073 MB, 9 to 19 % above the
-# largest of each. For a GPU, where it has not been measured, it is what the CPU took before it kept
-# any.
+# benchmarks/memory.py measured, on the CPU in fp32 with freed memory kept (stages/reuse.py), for
+# patches of 2·48·64·64 and 2·64·96·96 voxels: 298 to 374 and 740 to 996 MB with 8 channels, 804 to
+# 920 and 2477 to 2818 MB with 24. The estimate gives 430, 1091, 1091 and 3073 MB, 9 to 19 % above
+# the largest of each. For a GPU, where it has not been measured, it is what the CPU took before it
+# kept any.
 BYTES_PER_VOXEL_AND_CHANNEL = {"cpu": 105, "cuda": 75}
 BYTES_BESIDES = 100_000_000
 

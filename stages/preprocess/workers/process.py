@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from stages.machine import keep_freed_memory
+from stages.reuse import LARGEST, keep_freed_memory
 
 SPAWN = get_context("spawn")  # on every system: forked children of a process with threads may hang
 PATIENCE_S = 2.0  # for a terminated worker to end, before it is killed
@@ -120,7 +120,7 @@ def interrupt_held() -> Iterator[None]:
 def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
     """What a worker does: one task after another, as long as its parent lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
-    keep_freed_memory()
+    keep_freed_memory(most_bytes=LARGEST, one_arena=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         pipe.send_bytes(STARTED)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cache.errors import ModelError
+from stages.machine import is_shortage, shortage
 from stages.train.checkpoints.digest import content_digest
 
 DIGEST = "digest"
@@ -41,6 +42,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
     Raises:
         ModelError: it is missing, damaged, or of another kind.
+        DataError: it does not fit into memory.
         OSError: the disk refused it.
     """
     if not path.is_file():
@@ -48,10 +50,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
     content = _content_of(path)
     try:
         return _loaded(content)
-    except MemoryError as error:
-        fix = "close other programs, or use a machine with more memory"
-        raise ModelError(path, "does not fit into memory", fix) from error
     except Exception as error:  # zipfile and torch stumble over a damaged file in a dozen ways
+        if is_shortage(error):
+            raise shortage(path, error) from error
         raise damaged(path, reason_of(error)) from error
 
 
