@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.config import disable_value_validation
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
@@ -27,7 +28,8 @@ from pydicom.uid import (
 
 from cache.errors import SourceError
 from stages.preprocess.inspect import ct_to_predict
-from stages.preprocess.reading.dicom_file import is_dicom, read_header
+from stages.preprocess.reading.dicom_file import read_header
+from stages.preprocess.reading.dicom_start import is_dicom
 from stages.preprocess.reading.read import as_hu, read_ct, read_label
 from stages.preprocess.rules.phases import phases_in_voxels
 from test_dicom import (
@@ -365,6 +367,42 @@ class TestSlicesThatDisagree:
         setattr(data, tag, value)
         data.save_as(folder / NAMES[2])
         assert words in finding(read_ct(folder), "dicom_mixed").fact
+
+    @pytest.mark.parametrize(
+        ("tags", "words"),
+        [
+            ({"RescaleSlope": 0}, "a RescaleSlope of 0"),
+            ({"ImagePositionPatient": ["nan", 7, 23]}, "a position or directions"),
+            ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "a position or directions"),
+            ({"ImageOrientationPatient": [1, 0, 0, 0.5, 0.8, 0]}, "a position or directions"),
+            ({"ModalityLUTSequence": [Dataset()]}, "a table (Modality LUT)"),
+        ],
+    )
+    def test_a_slice_that_cannot_be_is_refused_by_name(self, write_series, tags, words):
+        folder = write_series()
+        for path in folder.iterdir():
+            data = dcmread(path)
+            with disable_value_validation():
+                for tag, value in tags.items():
+                    setattr(data, tag, value)
+                data.save_as(path)
+        error = refusal(read_ct, folder)
+        assert error.where.parent == folder
+        assert words in error.fact
+
+    def test_a_text_nobody_needs_stops_no_slice(self, write_series, recwarn, caplog):
+        folder = write_series(
+            SliceThickness=2, KVP=120, SeriesDescription="Abdomen", InstanceNumber=3
+        )
+        for path in folder.iterdir():
+            content = path.read_bytes().replace(b"DS\x02\x002 ", b"DS\x02\x00mm")
+            content = content.replace(b"DS\x04\x00120 ", b"DS\x04\x00a\xff\x00\x80")
+            content = content.replace(b"IS\x02\x003 ", b"IS\x02\x00\xe9x")
+            path.write_bytes(content.replace(b"Abdomen", b"Ab\xffo\x1b\x00n"))
+        recwarn.clear()
+        np.testing.assert_array_equal(as_hu(read_ct(folder)), counted())
+        assert not recwarn
+        assert not caplog.records
 
     def test_two_frames_of_reference_are_told_and_one_for_every_slice_is_not(self, slices):
         two = slices(lambda k: {"FrameOfReferenceUID": f"1.2.{k // 3}"})

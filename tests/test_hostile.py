@@ -15,7 +15,7 @@ from pipeline import predict as predict_command
 from pipeline import preprocess as preprocess_command
 from pipeline import score as score_command
 from stages.preprocess.layouts.texts import read_json
-from stages.preprocess.reading.dicom_file import is_dicom
+from stages.preprocess.reading.dicom_start import is_dicom
 from stages.preprocess.reading.png import png_files, read_png_stack
 from stages.preprocess.reading.read import read_ct, read_label
 from stages.preprocess.reading.regular import require_regular

@@ -8,7 +8,7 @@ from pathlib import Path
 from cache.errors import SourceError
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.reading.dicom import Series, choose_series
-from stages.preprocess.reading.dicom_file import is_dicom, read_header
+from stages.preprocess.reading.dicom_file import read_header
 from stages.preprocess.reading.dicom_kind import (
     TABLE_OF_CONTENTS,
     class_of,
@@ -17,6 +17,7 @@ from stages.preprocess.reading.dicom_kind import (
     is_of_ct,
     name_of,
 )
+from stages.preprocess.reading.dicom_start import is_dicom
 
 NOT_ONE = ("dicom_repeats", "dicom_mixed", "dicom_phases")
 ALONE = "beside the folders of other series; put it into a folder of its own"
@@ -88,7 +89,7 @@ def _slices(files: Iterable[Path]) -> Iterator[Path]:
         if not is_dicom(path):
             continue
         try:
-            header = read_header(path, ["ImageType"])
+            header = read_header(path, [], ["ImageType"])
         except SourceError:
             yield path
             continue
@@ -100,7 +101,7 @@ def _what_else(path: Path) -> str:
     """What a DICOM file is that is no slice of a CT; empty for others, and for an index."""
     if not is_dicom(path):
         return ""
-    header = read_header(path, ["ImageType"])
+    header = read_header(path, [], ["ImageType"])
     if class_of(header) == TABLE_OF_CONTENTS:
         return ""
     return "a localizer" if is_localizer(header) else name_of(header)

@@ -9,7 +9,7 @@ from stages.preprocess.layouts.sides import volumes_of
 from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.layouts.volumes import is_dicom_object, stem
 from stages.preprocess.problems import Finding
-from stages.preprocess.reading.dicom_file import is_dicom
+from stages.preprocess.reading.dicom_start import is_dicom
 from stages.preprocess.reading.sniff import EXTENSIONS
 
 EXAMPLE = (

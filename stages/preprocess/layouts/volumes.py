@@ -5,13 +5,14 @@ from pathlib import Path
 
 from cache.errors import SourceError
 from stages.preprocess.layouts.tree import Tree
-from stages.preprocess.reading.dicom_file import is_dicom, read_header
+from stages.preprocess.reading.dicom_file import read_header
 from stages.preprocess.reading.dicom_kind import (
     TABLE_OF_CONTENTS,
     class_of,
     holds_several,
     is_image,
 )
+from stages.preprocess.reading.dicom_start import is_dicom
 from stages.preprocess.reading.sniff import EXTENSIONS, extension_by_content
 
 DICOM_ENDINGS = ("", ".dcm", ".dicom", ".ima")

@@ -17,7 +17,6 @@ from stages.preprocess.problems import Finding
 from stages.preprocess.reading import stack
 from stages.preprocess.reading.agree import disagreements, interleaved
 from stages.preprocess.reading.below import files_below
-from stages.preprocess.reading.dicom_file import is_dicom
 from stages.preprocess.reading.dicom_kind import (
     CONVERT,
     holds_several,
@@ -27,6 +26,7 @@ from stages.preprocess.reading.dicom_kind import (
     name_of,
     several_frames,
 )
+from stages.preprocess.reading.dicom_start import is_dicom
 from stages.preprocess.reading.group import PARALLEL, Group, groups_of, header_of, normal_of
 from stages.preprocess.rules import series as rules
 

@@ -1,49 +1,21 @@
-"""One DICOM file: whether it is one, what its header says, and whether all of it is there.
-
-A file is DICOM by its content: by the word behind its preamble, or, as old archives and planning
-systems write it without both, by its first data elements. Source: DICOM PS3.5 7.1 and PS3.10 7.1.
-"""
+"""One DICOM file: what its header says, and whether all of it is there."""
 
 import io
-import struct
+import logging
+import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cache.errors import SourceError
+from stages.preprocess.reading.dicom_start import START_BYTES
 
 EXPORT = "export one series with one file per slice, or turn it into a NIfTI file"
-MAGIC_AT = 128
-START_BYTES = 4096  # of a file, in which its file meta and first data elements are
 MOST_HEADER_BYTES = 1 << 22  # of a deflated file, which are inflated to find its header
 SLACK_BYTES = 1 << 22  # a deflated file may hold besides its header and voxels
 MOST_PIXELS = 1 << 26  # of a slice: 8192 by 8192, and CTs have 512 to 2048 a side
-LONG_VRS = (
-    b"OB",
-    b"OD",
-    b"OF",
-    b"OL",
-    b"OV",
-    b"OW",
-    b"SQ",
-    b"SV",
-    b"UC",
-    b"UN",
-    b"UR",
-    b"UT",
-    b"UV",
-)
-VRS = (
-    *LONG_VRS,
-    *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT"),
-    *(b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
-)
-FILE_META = 0x0002  # always with explicit types
-FIRST_GROUPS = (FILE_META, 0x0008)  # of a file without preamble: its file meta, or its data
-TRIED_ELEMENTS = 3
-UNDEFINED = 0xFFFFFFFF
-MOST_VALUE_BYTES = 1 << 16  # of one of the first data elements, which are dates, names and UIDs
 DEFLATED = "1.2.840.10008.1.2.1.99"
 SOP_CLASS = "MediaStorageSOPClassUID"
 # what is needed to judge a file, beside what a caller asks for
@@ -58,19 +30,7 @@ OWN_TAGS = [
 ]
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, with the preamble of DICOM files or without."""
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as file:
-            start = file.read(START_BYTES)
-    except OSError:
-        return False
-    return start[MAGIC_AT:].startswith(b"DICM") or _begins_with_elements(start)
-
-
-def read_header(path: Path, tags: Sequence[str]) -> Any:
+def read_header(path: Path, tags: Sequence[str], optional: Sequence[str] = ()) -> Any:
     """The tags of one file as a pydicom data set, after making sure that all its bytes are there.
 
     Of a deflated file no more is inflated at a time than a few MB, whatever it unfolds to.
@@ -78,20 +38,20 @@ def read_header(path: Path, tags: Sequence[str]) -> Any:
     Args:
         path: a DICOM file.
         tags: keywords; those of OWN_TAGS are read as well.
+        optional: keywords of more; one whose value cannot be understood counts as absent.
 
     Raises:
         SourceError: it is damaged, ends within its header or its voxels, or holds far more than
             its header says.
     """
-    from pydicom.config import disable_value_validation
-
+    needed = [*OWN_TAGS, *tags]
     try:
-        # validation would quote odd values, UIDs among them, in warnings
-        with disable_value_validation():
-            header, header_bytes, found = _parsed(path, [*OWN_TAGS, *tags])
-            for tag in (*OWN_TAGS, *tags):
+        with _quietly():
+            header, header_bytes, found = _parsed(path, [*needed, *optional])
+            for tag in needed:
                 header.get(tag)  # text becomes numbers here, or cannot
             header.file_meta.get(SOP_CLASS)
+            _drop_odd(header, optional)
             _require_all_bytes(path, header, header_bytes, found)
     except (SourceError, MemoryError):
         raise
@@ -101,44 +61,35 @@ def read_header(path: Path, tags: Sequence[str]) -> Any:
     return header
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep pydicom from the terminal: it would quote odd values, UIDs among them."""
+    from pydicom.config import disable_value_validation
+
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _drop_odd(header: Any, tags: Sequence[str]) -> None:
+    from pydicom.tag import Tag
+
+    for tag in tags:
+        try:
+            header.get(tag)
+        except Exception:
+            header.pop(Tag(tag), None)
+
+
 def frames_of(header: Any) -> int:
     """How many images a file holds, going by its header."""
     return int(header.get("NumberOfFrames") or 1)
-
-
-def _begins_with_elements(start: bytes) -> bool:
-    if len(start) < 8:
-        return False
-    little, big = struct.unpack_from("<H", start)[0], struct.unpack_from(">H", start)[0]
-    is_explicit = start[4:6] in VRS
-    if little in FIRST_GROUPS and (is_explicit or little != FILE_META):
-        return _holds_elements(start, "<", is_explicit=is_explicit)
-    return big in FIRST_GROUPS and is_explicit and _holds_elements(start, ">", is_explicit=True)
-
-
-def _holds_elements(start: bytes, order: str, *, is_explicit: bool) -> bool:
-    """Whether a few data elements stand in a row, their tags ascending and their lengths sane."""
-    at, before = 0, (0, 0)
-    for _ in range(TRIED_ELEMENTS):
-        if at + 12 > len(start):
-            return False
-        group, element = struct.unpack_from(f"{order}HH", start, at)
-        kind = start[at + 4 : at + 6]
-        if (group, element) <= before or (is_explicit and kind not in VRS):
-            return False
-        if not is_explicit or kind in LONG_VRS:
-            skipped = 12 if is_explicit else 8
-            (length,) = struct.unpack_from(f"{order}I", start, at + skipped - 4)
-        else:
-            skipped, (length,) = 8, struct.unpack_from(f"{order}H", start, at + 6)
-        if length == UNDEFINED:  # a sequence, with more elements in it
-            return before > (0, 0)
-        if length > MOST_VALUE_BYTES:
-            return False
-        if group == FILE_META:  # behind the file meta, elements may be written another way
-            return True
-        at, before = at + skipped + length, (group, element)
-    return True
 
 
 def _parsed(path: Path, tags: list[str]) -> tuple[Any, int, int]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import SourceError
-from stages.preprocess.reading.dicom_file import EXPORT, SOP_CLASS, frames_of, is_dicom, read_header
+from stages.preprocess.reading.dicom_file import EXPORT, SOP_CLASS, frames_of, read_header
+from stages.preprocess.reading.dicom_start import is_dicom
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 SEVERAL_FRAMES = (f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")  # enhanced, and converted from older files
@@ -88,7 +89,7 @@ def refuse_dicom(path: Path) -> None:
     """
     if not is_dicom(path):
         return
-    header = read_header(path, ["ImageType"])
+    header = read_header(path, [], ["ImageType"])
     if not is_image(header):
         fact = f"is {name_of(header)}, which is not read as a volume"
         raise SourceError(path, fact, CONVERT)

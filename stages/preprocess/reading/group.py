@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cache.errors import SourceError
 from stages.preprocess.reading.dicom_file import EXPORT, frames_of, read_header
 from stages.preprocess.reading.dicom_kind import class_of, holds_several, is_localizer, words_of
-from stages.preprocess.reading.stack import STACK_TAGS
+from stages.preprocess.reading.stack import COMPARED_TAGS, STACK_TAGS
 
 # nothing of the patient is read; the rest is what slices are compared by
 TAGS = ["SeriesInstanceUID", *STACK_TAGS]
@@ -74,7 +74,7 @@ def header_of(path: Path) -> Any:
     Raises:
         SourceError: it is damaged, or a tag that is needed cannot be understood.
     """
-    header = read_header(path, TAGS)
+    header = read_header(path, TAGS, COMPARED_TAGS)
     try:  # text becomes numbers here, or cannot
         hash(_key(header)), frames_of(header), _cosines(header)
     except (TypeError, ValueError) as error:

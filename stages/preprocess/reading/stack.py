@@ -14,6 +14,7 @@ from stages.preprocess.reading.dicom_file import EXPORT
 from stages.preprocess.rules.header import spacing_positive
 
 SAME_PLACE_MM = 1e-3
+NOT_SQUARE = 0.02  # of two unit vectors' products: directions are rounded to two digits, or better
 # how the readers turn stored numbers into HU
 STORED_AS = (
     "RescaleSlope",
@@ -52,13 +53,11 @@ STACK_TAGS = [
     "ImageOrientationPatient",
     "PixelSpacing",
     "PhotometricInterpretation",
-    "FrameOfReferenceUID",
-    "RescaleType",
+    "ModalityLUTSequence",
     *STORED_AS,
-    *SCAN_TAGS,
-    *TIME_TAGS,
-    "InstanceNumber",
 ]
+# slices are compared by these; what cannot be understood of them is left out of it
+COMPARED_TAGS = ["FrameOfReferenceUID", "RescaleType", "InstanceNumber", *SCAN_TAGS, *TIME_TAGS]
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,7 @@ def slice_of(path: Path, header: Any) -> Slice:
     """The slice in a file.
 
     Raises:
-        SourceError: it does not state where it lies, or what it states of its voxels is not a
-            number or would have them read inverted.
+        SourceError: it does not state where it lies, or its voxels would not be read as HU.
     """
     try:
         x, y = np.reshape([float(c) for c in header.ImageOrientationPatient], (2, 3))
@@ -110,11 +108,29 @@ def slice_of(path: Path, header: Any) -> Slice:
     except (AttributeError, TypeError, ValueError) as error:
         fact = "states no position and orientation in the patient"
         raise SourceError(path, fact, EXPORT) from error
+    _require_place(path, origin, x, y)
+    _require_readable_voxels(path, header)
+    spacing = _spacing(path, header.get("PixelSpacing"))
+    return Slice(path, header, origin, np.cross(x, y), spacing, _stored_as(path, header))
+
+
+def _require_place(
+    path: Path, origin: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]
+) -> None:
+    axes = np.stack([x, y])
+    is_square = np.abs(axes @ axes.T - np.eye(2)).max() <= NOT_SQUARE
+    if not np.isfinite(origin).all() or not is_square:  # a NaN is not square either
+        fact = "states a position or directions that cannot be: axes of length 1 at right angles"
+        raise SourceError(path, fact, EXPORT)
+
+
+def _require_readable_voxels(path: Path, header: Any) -> None:
     if header.get("PhotometricInterpretation") == "MONOCHROME1":
         fact = "is MONOCHROME1 (white is low), whose voxels would be read inverted"
         raise SourceError(path, fact, "export it as MONOCHROME2, or turn it into a NIfTI file")
-    spacing = _spacing(path, header.get("PixelSpacing"))
-    return Slice(path, header, origin, np.cross(x, y), spacing, _stored_as(path, header))
+    if header.get("ModalityLUTSequence"):
+        fact = "states its HU by a table (Modality LUT), which would not be applied"
+        raise SourceError(path, fact, "export it with a rescale slope and intercept")
 
 
 def without_repeats(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[Slice, Slice]]]:
@@ -166,6 +182,9 @@ def _stored_as(path: Path, header: Any) -> tuple[float | None, ...]:
             numbers.append(None if value is None or value == "" else float(value))
         except (TypeError, ValueError) as error:
             raise SourceError(path, f"states a {tag} that is not a number", EXPORT) from error
+        is_zero = tag == "RescaleSlope" and numbers[-1] == 0
+        if is_zero or not np.isfinite(numbers[-1] or 0):
+            raise SourceError(path, f"states a {tag} of {numbers[-1]:g}", EXPORT)
     return tuple(numbers)
 
 

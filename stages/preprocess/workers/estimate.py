@@ -17,7 +17,8 @@ from stages.preprocess.files import CaseFiles
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.prepare import target_grid
 from stages.preprocess.reading.below import files_below
-from stages.preprocess.reading.dicom_file import is_dicom, read_header
+from stages.preprocess.reading.dicom_file import read_header
+from stages.preprocess.reading.dicom_start import is_dicom
 from stages.preprocess.reading.opened import opened
 
 # a worker's peak, measured with benchmarks.measure on 2 cores and glibc for CTs of 70, 140 and 280
@@ -181,7 +182,7 @@ def _slices(files: Sequence[Path]) -> Iterator[Any]:
     """The headers of slices among the first of these files."""
     for file in islice(files, TRIED):
         if is_dicom(file):
-            header = read_header(file, SERIES_TAGS)  # which inflates a few MB at most
+            header = read_header(file, [], SERIES_TAGS)  # which inflates a few MB at most
             if header.get("Rows"):
                 yield header
 
