@@ -11,6 +11,7 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from pipeline.command import PathType, command, params_option, say
+from pipeline.listing import source_of
 from pipeline.params import read_params, read_text
 from pipeline.rewrite import rewrite
 from pipeline.upgrade import Change, leaves, upgraded
@@ -29,6 +30,8 @@ def main(preset: str | None, src: Path | None, upgrade: bool, params_file: Path)
 
     With --upgrade, keys that are missing are put in their places and keys that there are not any
     more are taken out; your values and comments stay. What was there stays as params.yaml.bak.
+    If --src is a folder in which names do not say which label belongs to which CT, a cases.csv
+    is written of what they do say, for you to complete.
     """
     if upgrade and (preset or src):
         raise click.UsageError("--upgrade goes by itself; name --preset and --src afterwards")
@@ -42,14 +45,21 @@ def main(preset: str | None, src: Path | None, upgrade: bool, params_file: Path)
     before = _readable_leaves(params_file)
     document = _load(template)
     if src is not None:
-        document["data"]["src"] = src.as_posix()
-        document["data"]["phantoms"] = _empty_list()
+        _point_at(document["data"], src, params_file.parent)
     backup = rewrite(params_file, _dump(document))
     _tell(params_file, before, _leaves(document))
     if backup is not None:
         say(f"what it was is in {backup}")
     if src is not None and not src.exists():
         say(f"note: there is no {src} on this machine")
+
+
+def _point_at(data: Any, src: Path, folder: Path) -> None:
+    """Let the ``data`` section name somebody's scans, or the list that is written of them."""
+    source = source_of(src, folder, data["layout"])
+    data["src"], data["phantoms"] = source.as_posix(), _empty_list()
+    if source != src:
+        data["layout"] = "auto"  # which takes a list for what it is
 
 
 def _upgrade(path: Path) -> None:

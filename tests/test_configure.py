@@ -1,6 +1,10 @@
 """Writing params.yaml from a preset, and the presets themselves."""
 
+import csv
+import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -8,6 +12,8 @@ from ruamel.yaml import YAML
 from cache.errors import ParamsError
 from pipeline.configure import PRESETS, main
 from pipeline.params import read_params
+from stages.preprocess.scan import scan
+from test_layouts import bare, lay_out, series
 
 PRESET_FILES = sorted(PRESETS.glob("*.yaml"))
 
@@ -83,6 +89,109 @@ class TestPresets:
         assert (preprocess.crop, preprocess.grid) == ("body", "spacing")
 
 
+@pytest.fixture
+def listed(configure, tmp_path, rules):
+    """Configure for a folder with these files; gives what was said, the list and its cases."""
+
+    def run(*paths, dicom=(), folder="scans"):
+        src = lay_out(tmp_path / folder, {**bare(*paths), **series(*dicom)})
+        ended, target = configure("--preset", "liver", "--src", src)
+        assert ended.exit_code == 0
+        path = Path(values(target)["data"]["src"])
+        assert path == tmp_path / "cases.csv"
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(row["ct"], row["label"], row["case_id"]) for row in csv.DictReader(file)]
+        found = scan(path, layout="auto", exclude=[], patient_id=None, rules=rules())
+        return ended.output, rows, {case.case_id for case in found.cases}
+
+    return run
+
+
+class TestAListToComplete:
+    def test_what_names_do_not_put_together_is_listed_for_completion(self, listed):
+        said, rows, cases = listed("one/a.nii", "two/b_seg.nii", "one/c.nii", "two/c_seg.nii")
+        assert rows == [
+            ("scans/one/a.nii", "", ""),
+            ("", "scans/two/b_seg.nii", ""),
+            ("scans/one/c.nii", "scans/two/c_seg.nii", "c"),
+        ]
+        assert "which is no layout that is known" in said
+        assert "1 of 3 rows are whole; complete ct in 1 rows and label in 1 rows" in said
+        assert cases == {"c"}
+
+    def test_several_places_with_cases_are_listed_all(self, listed):
+        files = [
+            f"{part}/{side}/{part[0]}.nii" for part in ("train", "test") for side in ("img", "gt")
+        ]
+        said, rows, cases = listed(*files)
+        assert "in 2 places" in said
+        assert "2 of 2 rows are whole; delete rows that are not for training" in said
+        assert [case_id for *_, case_id in rows] == ["test_t", "train_t"]
+        assert cases == {"test_t", "train_t"}
+
+    def test_a_case_in_two_folders_of_labels_is_left_to_be_chosen(self, listed):
+        _, rows, cases = listed("images/1.nii", "labels/1.nii", "labels_new/1.nii")
+        assert rows == [
+            ("scans/images/1.nii", "", ""),
+            ("", "scans/labels/1.nii", ""),
+            ("", "scans/labels_new/1.nii", ""),
+        ]
+        assert cases == set()
+
+    def test_dicom_folders_are_listed_and_other_organs_are_not(self, listed):
+        _, rows, _ = listed("m/x_liver.nii", "m/x_spleen.nii", dicom=["s/1", "s/2"])
+        assert rows == [
+            ("scans/s/1", "", ""),
+            ("scans/s/2", "", ""),
+            ("", "scans/m/x_liver.nii", ""),
+        ]
+
+    def test_a_name_that_would_be_a_formula_or_part_a_cell_comes_through(self, listed):
+        _, rows, cases = listed("a,b/x.nii", "a,b/y.nii", "b/x_seg.nii", folder="=1+1")
+        assert cases == {"x"}
+        assert ("'=1+1/a,b/y.nii", "", "") in rows
+
+    def test_a_list_that_somebody_completed_stays_as_a_backup(self, listed, tmp_path):
+        (tmp_path / "cases.csv").write_text("mine")
+        said, _, _ = listed("one/a.nii", "two/b_seg.nii")
+        assert (tmp_path / "cases.csv.bak").read_text() == "mine"
+        assert f"is in {tmp_path / 'cases.csv.bak'}" in said
+
+    def test_a_forced_layout_that_does_not_fit_is_not_kept_for_the_list(self, configure, tmp_path):
+        src = lay_out(tmp_path / "scans", bare("one/a.nii", "two/b_seg.nii"))
+        _, target = configure("--preset", "liver")
+        target.write_text(
+            target.read_text(encoding="utf-8").replace("layout: auto", "layout: lits")
+        )
+        configure("--src", src)
+        assert values(target)["data"]["layout"] == "auto"
+
+    def test_a_folder_without_volumes_makes_no_list(self, configure, tmp_path):
+        src = lay_out(tmp_path / "scans", bare("notes.txt"))
+        ended, target = configure("--preset", "liver", "--src", src)
+        assert values(target)["data"]["src"] == src.as_posix()
+        assert not (tmp_path / "cases.csv").exists()
+        assert "note: " in ended.output
+
+    def test_what_dvc_stops_at_is_named(self, configure, tmp_path):
+        src = lay_out(tmp_path / "scans", bare("image/1.nii", "label/1.nii"))
+        try:
+            (src / "image" / "gone.nii").symlink_to("nowhere")
+        except OSError:
+            pytest.skip("links cannot be made here")
+        ended, _ = configure("--preset", "liver", "--src", src)
+        assert f"{src / 'image' / 'gone.nii'}: is a link that leads nowhere" in ended.output
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+    def test_a_folder_whose_name_is_not_utf_8_is_refused_by_name(self, configure, tmp_path):
+        src = tmp_path / os.fsdecode(b"M\xfcller")
+        src.mkdir()
+        ended, target = configure("--preset", "liver", "--src", src)
+        assert ended.exit_code == 2
+        assert "M\\udcfcller: has a name that is not UTF-8" in ended.output
+        assert not target.exists()
+
+
 class TestConfigure:
     @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.stem)
     def test_a_preset_is_written_with_its_comments(self, configure, path):
@@ -116,6 +225,12 @@ class TestConfigure:
         assert "  preprocess.slices: null -> [250, 300]\n" in ended.output
         assert "  train.epochs: 200 -> 100\n" in ended.output
         assert "data.layout" not in ended.output
+
+    def test_the_layout_of_the_folder_is_said_with_a_pair(self, configure, tmp_path):
+        src = lay_out(tmp_path / "scans", bare("images/1_0000.nii", "masks/1_mask.nii"))
+        ended, target = configure("--preset", "liver", "--src", src)
+        assert "as images/1_0000.nii with masks/1_mask.nii" in ended.output
+        assert values(target)["data"]["src"] == src.as_posix()
 
     def test_doing_it_twice_changes_nothing(self, configure):
         _, target = configure("--preset", "liver", "--src", "D:/Other")

@@ -102,9 +102,8 @@ def _unrecognised(tree: Tree) -> SourceError:
     below = _fixed_below(tree)
     if len(below) == 1:
         return SourceError(tree.root, fact, f"use {below[0]} as --src")
-    return SourceError(
-        tree.root, fact, f"write a list of the cases, or lay them out as\n{_examples()}"
-    )
+    begun = "write a list of the cases, which python -m pipeline.configure --src begins"
+    return SourceError(tree.root, fact, f"{begun}, or lay them out as\n{_examples()}")
 
 
 def _content(tree: Tree) -> str:

@@ -45,13 +45,14 @@ def matched(cts: Sequence[str], labels: Sequence[str]) -> list[Case]:
         cts: names of files or folders without their endings.
         labels: the same.
     """
-    by_name = _by_core(cts, labels)
+    by_name = matched_by_name(cts, labels)
     if any(case.cts and case.labels for case in by_name):
         return by_name
     return _by_number(cts, labels) or by_name
 
 
-def _by_core(cts: Sequence[str], labels: Sequence[str]) -> list[Case]:
+def matched_by_name(cts: Sequence[str], labels: Sequence[str]) -> list[Case]:
+    """``matched`` without looking at numbers."""
     label_cores = [core(name) for name in labels]
     fits = [_fitting(name, label_cores) for name in cts]
     has_channel = any(
