@@ -141,12 +141,15 @@ class TestDamagedTexts:
         [
             ("ct.mha", b"Offset", b"Offsat"),
             ("ct.mha", b"Offset", b"\xcfffset"),
+            ("ct.mha", b"Offset", b"Of"),
             ("ct.mha", b"TransformMatrix", b"TransformMatriz"),
             ("ct.mha", b"BinaryDataByteOrderMSB", b"BinaryDataByteOrdeqMSB"),
             ("ct.mha", b"Offset = -11 7 23", b"\0" * 17),
             ("ct.nrrd", b"space origin", b"spaxe origin"),
             ("ct.nrrd", b"space origin: (-11,7,23)", b"\0" * 24),
             ("ct.nrrd", b"space directions", b"space directyons"),
+            ("ct.nrrd", b"space directions", b"spac\xb8\xee\xbb\xafrections"),
+            ("ct.nrrd", b"space origin: ", b"space origi"),
         ],
     )
     def test_a_damaged_name_never_gives_way_to_a_default(self, write_volume, name, before, after):
@@ -158,6 +161,13 @@ class TestDamagedTexts:
         long = b"Comment = " + b"x" * 5000 + b"\nElementSpacing = 0.5 -0.75 2.5"
         path = put_header_text(path, b"ElementSpacing = 0.5 0.75 2.5", long)
         assert refusal(path).rule == "spacing_positive"
+
+    @pytest.mark.parametrize("length", [4096 - 16 - back for back in range(-3, 26)])
+    def test_a_line_may_end_wherever_a_block_of_reading_does(self, write_volume, length):
+        path = write_volume("ct.mha", counted(), **PLACE)
+        end = path.read_bytes().index(b"ElementDataFile") + len(b"Comment = \n")
+        line = b"Comment = " + b"x" * (length - end) + b"\nElementDataFile"
+        require_right(read_ct(put_header_text(path, b"ElementDataFile", line)))
 
     @pytest.mark.parametrize("name", ["ct.mha", "ct.nrrd"])
     def test_a_header_that_promises_what_no_file_of_its_size_can_hold_is_refused(

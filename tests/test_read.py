@@ -446,7 +446,7 @@ class TestDetached:
         assert "above its folder" in refusal(path).fact
 
     def test_a_metaimage_without_end_of_its_header_is_refused(self, header):
-        comments = "Comment = long\n" * 10_000
+        comments = "Comment = long\n" * 100_000
         error = refusal(header("a.mha", f"{comments}{self.META}ElementDataFile = all.raw\n"))
         assert "no ElementDataFile" in error.fact
 

@@ -4,7 +4,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -70,29 +70,44 @@ def needed(lines: Iterable[tuple[str, bytes]], data_key: str) -> dict[str, str]:
 
 
 def require_no_damaged_names(
-    fields: dict[str, str], others: Iterable[str], groups: Sequence[Sequence[str]], place: int
+    fields: Collection[str], others: Iterable[str], groups: Iterable[Sequence[str]]
 ) -> None:
-    """Refuse a header that lacks a field and has one of nearly the same name, or of no name at all.
+    """Refuse a header that lacks a field and has a line of nearly the same name.
 
     A reader would put a default in its place: the origin at zero, another order of bytes.
 
     Args:
-        fields: what is stated.
+        fields: the names of what is stated.
         others: the names of all other lines.
         groups: names of fields of which one is enough.
-        place: how many of the groups nearly every header has; lines without a name may be these.
 
     Raises:
         ValueError: names both.
     """
-    missing = [group for group in groups if not fields.keys() & set(group)]
-    by_name = {name.lower(): name for group in missing for name in group}
-    usual = [group[0] for group in groups[:place] if group in missing]
+    names = [name for group in groups if not set(fields) & set(group) for name in group]
+    missing = {name.lower(): name for name in names}
     for other in others:
-        close = get_close_matches(other.strip().lower(), by_name, 1, ALIKE)
-        if close or (usual and not other.isprintable()):
-            name = by_name[close[0]] if close else usual[0]
-            raise ValueError(f"it has {shown(other)} and no {name}")
+        close = get_close_matches(other.strip().lower(), missing, 1, ALIKE)
+        if close:
+            raise ValueError(f"it has {shown(other)} and no {missing[close[0]]}")
+
+
+def require_place(
+    fields: Collection[str], damaged: Sequence[str], groups: Iterable[Sequence[str]]
+) -> None:
+    """Refuse a header that lacks a field nearly every one has, and has a line that is none.
+
+    Args:
+        fields: the names of what is stated.
+        damaged: lines that are none, by their names or whole.
+        groups: names of fields of which one is enough.
+
+    Raises:
+        ValueError: names both.
+    """
+    missing = [group[0] for group in groups if not set(fields) & set(group)]
+    if damaged and missing:
+        raise ValueError(f"it has {shown(damaged[0])} and no {missing[0]}")
 
 
 def require(fields: dict[str, str], names: Iterable[str]) -> None:

@@ -10,15 +10,18 @@ from stages.preprocess.reading.header_text import (
     require,
     require_no_damaged_names,
     require_numbers,
+    require_place,
     text_of,
     whole_numbers,
     wrong,
 )
 
 LONG_LINE = 250  # bytes; its reader has room for so many in a name
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
 LINE = re.compile(rb"^[ \t]*([^\s=:]+)\s*[=:][ \t]*([^\n]*)$", re.MULTILINE)
 DATA_LINE = re.compile(rb"^[ \t]*ElementDataFile\s*[=:][^\n]*\n?", re.MULTILINE)
 DATA = "ElementDataFile"
+NAME = re.compile(r"[!-~]{1,80}")  # of a line; a damaged one often is none
 MOST_DIMENSIONS = 10  # its reader has room for so many
 WORDS = (
     "BinaryData",
@@ -78,7 +81,15 @@ def metaimage_header(text: bytes) -> TextHeader:
     names = [name for name, _ in lines]
     no_lines = [line for line in LINE.sub(b"", text[:end]).split(b"\n") if line.strip()]
     unknown = [name for name in others if name not in USUAL] + [*map(text_of, no_lines)]
-    require_no_damaged_names({**fields, **units}, unknown, DEFAULTED, PLACE)
+    stated = [*fields, *units]
+    require_no_damaged_names(stated, unknown, DEFAULTED)
+    axes = int(fields["NDims"])
+    damaged = [
+        name
+        for name in unknown
+        if not NAME.fullmatch(name) or _count_numbers(others.get(name, "")) in (axes, axes**2)
+    ]
+    require_place(stated, damaged, DEFAULTED[:PLACE])
     is_plain = (
         is_usual
         and PLAIN.fullmatch(text[:end]) is not None
@@ -87,6 +98,12 @@ def metaimage_header(text: bytes) -> TextHeader:
         and not no_lines
     )
     return TextHeader(fields, units, others, end, is_plain, _clean(fields))
+
+
+def _count_numbers(value: str) -> int:
+    """How many numbers a value is; 0 if it is something else."""
+    words = value.split()
+    return len(words) if all(NUMBER.fullmatch(word) for word in words) else 0
 
 
 def _clean(fields: dict[str, str]) -> bytes:

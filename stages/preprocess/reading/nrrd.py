@@ -15,6 +15,7 @@ from stages.preprocess.reading.header_text import (
     require,
     require_no_damaged_names,
     require_numbers,
+    require_place,
     text_of,
     whole_numbers,
     wrong,
@@ -116,7 +117,9 @@ def nrrd_header(text: bytes) -> TextHeader:
     fields = needed(((name, value) for name, value in lines if name in NEEDED), DATA)
     units = {name: text_of(value) for name, value in lines if name in UNITS}
     _require_sound(fields)
-    require_no_damaged_names({**fields, **units}, unknown, DEFAULTED, PLACE)
+    stated = [*fields, *units]
+    require_no_damaged_names(stated, unknown, DEFAULTED)
+    require_place(stated, unknown, DEFAULTED[:PLACE])
     ordered = [name for name in FIRST if name in fields]
     is_plain = (
         not unknown

@@ -11,13 +11,13 @@ from pathlib import Path
 from cache.errors import SourceError
 from stages.preprocess.reading.header_text import TextHeader
 from stages.preprocess.reading.magic import GZIP_MAGIC, is_nifti
-from stages.preprocess.reading.metaimage import metaimage_header
+from stages.preprocess.reading.metaimage import DATA_LINE, metaimage_header
 from stages.preprocess.reading.nrrd import nrrd_header
 from stages.preprocess.reading.regular import require_regular
 from stages.preprocess.rules.ct import EXPORT_AGAIN
 
 START_BYTES = 4096
-LONG_HEADER = 1 << 16  # bytes, far more than any MetaImage header has
+LONG_HEADER = 1 << 20  # bytes, far more than any MetaImage header has
 NIFTI = (".nii", ".nii.gz")
 NRRD_END = re.compile(rb"\n\r?\n|\r\r")
 DATA_KEY = re.compile(
@@ -96,7 +96,7 @@ def require_known_data(path: Path) -> None:
         SourceError: names the data file that is not there, or the pattern.
     """
     text = _start(path)
-    if len(text) > LONG_HEADER and not text.startswith(b"NRRD") and not DATA_KEY.search(text):
+    if len(text) >= LONG_HEADER and not text.startswith(b"NRRD") and not DATA_KEY.search(text):
         raise SourceError(path, f"has no ElementDataFile in {len(text):,} bytes", "export it again")
     names = _data_names(path)
     if names and path.name.lower().endswith(NIFTI):
@@ -153,7 +153,16 @@ def _start(path: Path) -> bytes:
             end = NRRD_END.search(text)
             text = text[: end.end()] if end else text
         elif is_metaimage(path, text):
-            text += file.read(LONG_HEADER)
+            while not _has_data_line(text) and len(text) < LONG_HEADER:
+                if not (more := file.read(len(text))):
+                    break
+                text += more
         else:
             return b""
     return text.replace(b"\r", b"\n")
+
+
+def _has_data_line(text: bytes) -> bool:
+    """Whether the line that ends a MetaImage header is there, and whole."""
+    found = DATA_LINE.search(text)
+    return found is not None and found.end() < len(text)
