@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from cache.case import Role
 from cache.errors import ModelError
 from cache.manifest import Manifest, read_manifest
@@ -16,6 +18,7 @@ from stages.evaluate.run import run
 from stages.evaluate.scores import CaseScores
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import case_lines, mean_line
+from stages.evaluate.window import Network
 from stages.machine import MORE_MEMORY, naming_shortage
 from stages.preprocess.params import preparation_differences
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint
@@ -45,7 +48,7 @@ def main(
     case_roles = roles(manifest, Split(**best.split))
     whole = last if last.run_key == best.run_key else best
     model = Model(
-        network=network_on_hu(best.network(), best.spec, chosen),
+        network=_network(best, chosen),
         window_zyx=best.spec.patch_zyx,
         hu_window=best.spec.hu_window,
         smallest_side=best.spec.smallest_side,
@@ -71,6 +74,11 @@ def roles(manifest: Manifest, split: Split) -> dict[str, Role]:
     """
     found = {id_: split.role_of(entry.patient_id) for id_, entry in manifest.cases.items()}
     return {case_id: role for case_id, role in found.items() if role is not None}
+
+
+def _network(best: Checkpoint, device: torch.device) -> Network:
+    with naming_shortage(f"the model on {device}", WITHOUT_GPU):
+        return network_on_hu(best.network(), best.spec, device)
 
 
 def _require_same_preparation(best: Checkpoint, manifest: Manifest, models: Path) -> None:

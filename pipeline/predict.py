@@ -9,6 +9,7 @@ import click
 from cache.errors import DataError, ParamsError, SourceError
 from pipeline.command import PathType, command, device_option, say
 from pipeline.version import liver3d_version
+from stages.machine import MORE_MEMORY, naming_shortage
 from stages.predict.dicom_seg import require_highdicom
 from stages.predict.find import Task, find_tasks
 from stages.predict.model import load_ensemble
@@ -63,7 +64,8 @@ def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: 
     tasks, are_many, unlisted, notes = find_tasks(ct, out, chosen.beside_masks)
     if chosen.dicom_seg:
         _require_dicom_seg(tasks, are_many=are_many)
-    predictor = Predictor(load_ensemble(models, device), chosen, liver3d_version())
+    with naming_shortage("the model", f"use --device cpu, {MORE_MEMORY}"):
+        predictor = Predictor(load_ensemble(models, device), chosen, liver3d_version())
     for fault in unlisted:
         say(f"not searched: {_line(fault)}", err=True)
     for place, what in notes[:SHOWN]:

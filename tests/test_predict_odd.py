@@ -20,7 +20,7 @@ from stages.predict.one import Choices, Predictor, predict_one
 from stages.predict.run import left_behind, run
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.reading.itk import refusal
-from tiny import PREPROCESS, brightness_network, names
+from tiny import PREPROCESS, brightness_network, names, python
 
 SHAPE_ZYX = (17, 18, 19)
 ODD_HU = 777  # of the CT at which a network of these tests stumbles
@@ -266,3 +266,26 @@ class TestTheSearch:
             find_tasks(tmp_path / "ct.nii.gz", tmp_path / out)
         assert caught.value.where == tmp_path / "ct.nii.gz"
         assert caught.value.fact == "there is no such file or folder"
+
+
+@linux
+@pytest.mark.slow
+def test_a_ct_too_large_for_the_memory_there_is_has_one_line_and_the_others_a_mask(
+    write_ct, write_volume, write_model, tmp_path
+):
+    write_ct("cts/1.nii.gz")
+    write_volume("cts/2.nrrd", size_xyz=(300, 290, 310), hu=40)
+    write_ct("cts/3.nii.gz")
+    write_model(brightness_network(), preprocess={"grid": "keep"})
+    script = (
+        "import psutil, resource, torch; from pipeline.predict import main\n"
+        "torch.set_num_threads(1)\n"
+        "most = psutil.Process().memory_info().vms + 1_500_000_000\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))\n"
+        "main(['--model', 'best.pt', '--ct', 'cts', '--out', 'masks', '--device', 'cpu'])\n"
+    )
+    ended = python("-c", script, cwd=tmp_path)
+    assert ended.returncode == 2
+    [line] = [line for line in ended.stderr.splitlines() if "2.nrrd" in line]
+    assert line.startswith("2/3 2.nrrd: not predicted: cts/2.nrrd: does not fit into memory (")
+    assert names(tmp_path / "masks") == ["1.nii.gz", "3.nii.gz", NAME]
