@@ -5,7 +5,7 @@ from pydicom.uid import MediaStorageDirectoryStorage, RTStructureSetStorage
 
 from cache.errors import SourceError
 from stages.predict.find import find_tasks
-from test_dicom import SERIES_UID, counted, positions, series_writer, write_slice
+from test_dicom import ROOT_UID, SERIES_UID, counted, positions, series_writer, write_slice
 from test_dicom_series import LOCALIZER, OTHER, object_of, without_preamble
 
 THIRD = {"SeriesInstanceUID": f"{SERIES_UID}.2", "SeriesNumber": 12}
@@ -72,6 +72,28 @@ def test_a_series_whose_slices_lie_in_folders_below_is_one_ct(write_series, sear
     write_series("p1", names=("1", "2", "more/3", "more/4", "more/5"))
     write_series("p2", **OTHER)
     assert search() == (["p1", "p2"], {})
+
+
+def test_a_series_parted_over_folders_is_one_ct_and_not_a_part_in_each(write_series, search):
+    write_series("p1/ct", names=("0/1", "0/2", "1/3", "1/4", "1/5"))
+    write_series("p2/ct", **OTHER)
+    assert search() == (["p1/ct", "p2/ct"], {})
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        OTHER,
+        {},  # at the very same places
+        {"StudyInstanceUID": f"{ROOT_UID}.6"},
+        {"places": positions(15)[10:]},
+        {"RescaleType": "US", "places": positions(10)[5:]},
+    ],
+)
+def test_series_in_folders_that_do_not_continue_each_other_are_two(write_series, search, tags):
+    write_series("p1/0")
+    write_series("p1/1", **tags)
+    assert search() == (["p1/0", "p1/1"], {})
 
 
 def test_a_series_without_preamble_is_found(write_series, search):

@@ -20,6 +20,8 @@ from stages.preprocess.reading.dicom_kind import (
 from stages.preprocess.reading.dicom_start import is_dicom
 
 NOT_ONE = ("dicom_repeats", "dicom_mixed", "dicom_phases")
+NOT_SPREAD = (*NOT_ONE, "dicom_choice", "dicom_gaps", "direction")
+SERIES_TAGS = ("SeriesInstanceUID", "StudyInstanceUID")
 ALONE = "beside the folders of other series; put it into a folder of its own"
 
 
@@ -47,7 +49,7 @@ class DicomFolders:
         if first is None:
             self._note_others(folder, files)
             return False
-        below = (path for each in self.tree.folders(folder) for path in self.tree.files_below(each))
+        below = (path for each in self.tree.folders(folder) for path in self._left(each))
         if next(_slices(below), None) is None:
             return True
         try:
@@ -60,6 +62,26 @@ class DicomFolders:
         count = sum(1 for _ in _slices(files))
         self.notes.append((first, f"{count} CT {'slice' if count == 1 else 'slices'} {ALONE}"))
         return False
+
+    def is_spread(self, folder: Path) -> bool:
+        """Whether the slices of one series, and of no other, are parted over subfolders.
+
+        Each of these would be part of a CT. Their first slices decide whether it is looked into.
+        """
+        firsts = (next(_slices(self._left(each)), None) for each in self.tree.folders(folder))
+        try:
+            if not _are_of_one_series(first for first in firsts if first is not None):
+                return False
+            series = choose_series(folder, is_ct=True)
+        except SourceError:  # reading each will say so
+            return False
+        if not {finding.rule for finding in series.findings}.isdisjoint(NOT_SPREAD):
+            return False
+        self.taken.update(series.slices)
+        return True
+
+    def _left(self, folder: Path) -> Iterator[Path]:
+        return (path for path in self.tree.files_below(folder) if path not in self.taken)
 
     def _note_others(self, folder: Path, files: Iterable[Path]) -> None:
         found = Counter(words for path in files if (words := _what_else(path)))
@@ -81,6 +103,17 @@ def _is_of(folder: Path, series: Series) -> bool:
     is_here = [path.parent == folder for path in series.slices]
     is_apart = {finding.rule for finding in series.findings}.isdisjoint(NOT_ONE)
     return all(is_here) or (any(is_here) and is_apart)
+
+
+def _are_of_one_series(slices: Iterable[Path]) -> bool:
+    """Whether these are several, and state one series; no more are looked at than it takes."""
+    stated: list[tuple[str, ...]] = []
+    for path in slices:
+        header = read_header(path, SERIES_TAGS)
+        stated.append(tuple(str(header.get(tag) or "") for tag in SERIES_TAGS))
+        if stated[-1] != stated[0] or "" in stated[0]:
+            return False
+    return len(stated) > 1
 
 
 def _slices(files: Iterable[Path]) -> Iterator[Path]:

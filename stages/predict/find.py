@@ -133,6 +133,8 @@ def _below(
         below = (path for each in folders for path in dicom.tree.walk(each))
         yield from (path for path in below if dicom.is_series(path))
         return
+    if dicom.is_spread(folder):
+        yield folder
     yield from (path for path in listing.files if _is_volume(path))
     for each in folders:
         yield from _below(dicom, each, left_out, unlisted)
