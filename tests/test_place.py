@@ -8,10 +8,13 @@ import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from cache.grid import Grid
 from conftest import CASE_SHAPE_ZYX, CASE_SPACING_XYZ_MM, body_hu, liver_label
+from stages.preprocess.fit import fits_better
 from stages.preprocess.inspect import inspect_case
 from stages.preprocess.ledger import Ledger
+from stages.preprocess.reading.read import as_hu, read_ct, read_label
 from stages.preprocess.rules.geometry import lost_side
 
+KINDS = ("image", "label")
 RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)  # how ITK has the identity of NIfTI
 ORIGIN = (-11.0, 7.0, 23.0)
 LENGTHS = {"spacing_xyz_mm": CASE_SPACING_XYZ_MM}
@@ -128,6 +131,50 @@ class TestLostLabel:
         inspected, problems = inspect(files, geometry_lost=policy)
         assert inspected is None
         assert severities(problems) == {"geometry_lost": severity}
+
+
+class TestTurned:
+    @pytest.mark.parametrize(
+        ("axes", "how"), [(0, "along z"), (1, "along y"), (2, "along x"), ((0, 2), "along z, x")]
+    )
+    def test_a_mirrored_label_with_its_cts_header_is_left_out_though_its_hu_may_be_a_livers(
+        self, write_case, inspect, axes, how
+    ):
+        files = write_case(ct=HIGHER_CT, label=np.flip(HIGHER_LABEL, axes).copy())
+        inspected, problems = inspect(files)
+        assert inspected is None
+        assert severities(problems) == {"liver_turned": "skipped"}
+        assert f"far better mirrored {how}:" in problems["liver_turned"].fact
+        assert inspect(files, liver_turned="warn")[0] is not None
+
+    def test_a_liver_in_its_place_fits_in_no_other_order(self):
+        assert fits_better(HIGHER_CT, HIGHER_LABEL, 1.0) == ""
+
+    def test_an_empty_mask_fits_nowhere_better(self):
+        assert fits_better(HIGHER_CT, np.zeros_like(HIGHER_LABEL), 1.0) == ""
+
+    def test_a_mask_that_fits_nowhere_is_not_told_to_be_turned(self):
+        noise = np.random.default_rng(0)
+        flat = noise.integers(0, 60, CASE_SHAPE_ZYX).astype(np.int16)
+        assert fits_better(flat, HIGHER_LABEL, 1.0) == ""
+
+    def test_the_fit_of_a_large_liver_is_that_of_every_other_voxel(self):
+        ct, label = HIGHER_CT, HIGHER_LABEL
+        for axis in range(3):
+            ct, label = np.repeat(ct, 14, axis), np.repeat(label, 14, axis)
+        assert fits_better(ct, label, 1.0) == ""
+        assert fits_better(ct, np.flip(label, 1).copy(), 1.5) == "mirrored along y"
+
+    @pytest.mark.realct
+    @pytest.mark.parametrize("case_id", ["lits-64", "slab-20", "torso-3mm"])
+    def test_a_real_liver_fits_and_a_mirrored_one_is_found_out(self, realct, case_id):
+        [path], [label] = ((realct / "LiverDataset" / kind / case_id).iterdir() for kind in KINDS)
+        ct = read_ct(path)
+        hu = as_hu(ct)
+        liver = (read_label(label, ct.grid).array > 0).astype(np.uint8)
+        assert fits_better(hu, liver, 1.0) == ""
+        for axis in range(3):
+            assert fits_better(hu, np.flip(liver, axis).copy(), 1.5)
 
 
 class TestLostCt:

@@ -7,6 +7,7 @@ import numpy as np
 
 from cache.case import Mask, Volume
 from stages.preprocess.files import CaseFiles
+from stages.preprocess.fit import fits_better
 from stages.preprocess.ledger import Ledger
 from stages.preprocess.place import Placed, label_voxel_ml, place
 from stages.preprocess.problems import Finding
@@ -23,6 +24,7 @@ from stages.preprocess.rules import label as label_rules
 from stages.preprocess.rules.series import NEVER_PREDICTED
 from stages.preprocess.values import LiverValues, account, liver_of, value_findings
 
+FAR = 1.5  # times as well a turned liver fits, for its label to be wrong whatever its header says
 OF_THE_GRID = ("spacing_plausible", "identity_affine")  # judged once it is known which one counts
 
 
@@ -125,9 +127,12 @@ def mended(path: Path, hu: Volume) -> tuple[Volume, list[Finding]]:
 def _doubts_of_liver(placed: Placed, path: Path, *, is_phantom: bool) -> list[Finding]:
     """What is to be doubted about a liver: where it lies, and how large it is."""
     liver_ml = float(np.count_nonzero(placed.mask)) * placed.ct.grid.voxel_ml
+    is_whole = liver_ml >= label_rules.PLAUSIBLE_LIVER_ML[0]  # of a lesion, chance decides
+    turned = fits_better(placed.hu, placed.mask, FAR) if is_whole else ""
     found = [
         None if is_phantom else label_rules.liver_volume(path, liver_ml),
         label_rules.liver_hu(path, placed.hu, placed.mask),
+        label_rules.liver_turned(path, turned),
     ]
     return [one for one in found if one is not None]
 

@@ -1,7 +1,5 @@
 """Laying a label over its CT: by geometry, or by index where one of the two has lost it."""
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,16 +8,14 @@ from numpy.typing import NDArray
 
 from cache.case import Mask, Volume
 from cache.errors import SourceError
-from cache.grid import box_of
 from cache.orientation import from_lps, lps_grid, to_lps
+from stages.preprocess.fit import fits_better
 from stages.preprocess.ledger import Ledger
 from stages.preprocess.reading.read import SourceVolume, onto_grid
 from stages.preprocess.rules import geometry
 from stages.preprocess.rules import label as label_rules
 
-WINDOW_HU = (-200, 300)  # a border to bone or lung says no more than one to fat
-NOISE_HU = 20.0  # spread that a liver has anyway: without it, a flat one would fit infinitely well
-CLEARLY = 1.2  # times as well: in real livers, mirrored ones fit at most two thirds as well
+CLEARLY = 1.2  # times as well
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def _doubt(placed: Placed, median_hu: float) -> str:
             f"voxel by voxel half of the liver would be below {median_hu:.0f} HU; "
             f"{low:.0f} to {high:.0f} HU are plausible"
         )
-    turned = _fits_better_turned(placed.hu, placed.mask)
+    turned = fits_better(placed.hu, placed.mask, CLEARLY)
     return f"voxel by voxel the liver would fit better {turned}" if turned else ""
 
 
@@ -121,61 +117,6 @@ def _on_the_labels_grid(placed: Placed, label: SourceVolume) -> Placed:
     mask = _turned_alike(placed.mask, ct.orientation, label.orientation)
     known = replace(ct, array=hu, grid=label.grid, orientation=label.orientation)
     return Placed(known, hu, mask)
-
-
-def _fits_better_turned(hu: Volume, mask: Mask) -> str:
-    """In which other order of its voxels the liver fits the CT clearly better; empty if in none.
-
-    An array that was saved by itself is as often mirrored or transposed. A liver fits where it is
-    of one density and where its border is one in the CT as well.
-    """
-    here = _fit(hu, mask)
-    for how, turned in _turns(hu):
-        if _fit(turned, mask) > CLEARLY * here:
-            return how
-    return ""
-
-
-def _turns(hu: Volume) -> Iterator[tuple[str, Volume]]:
-    """The CT mirrored and, where sides are equal, transposed in plane; what was done, in words."""
-    swaps = [("", hu)]
-    if hu.shape[1] == hu.shape[2]:
-        swaps.append(("x and y swapped", hu.transpose(0, 2, 1)))
-    for (swapped, volume), flips in itertools.product(
-        swaps, itertools.product((False, True), repeat=3)
-    ):
-        axes = [axis for axis, is_flipped in zip("zyx", flips, strict=True) if is_flipped]
-        mirrored = f"mirrored along {', '.join(axes)}" if axes else ""
-        if swapped or mirrored:
-            step = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
-            yield " and ".join(one for one in (swapped, mirrored) if one), volume[step]
-
-
-def _fit(hu: Volume, mask: Mask) -> float:
-    """How well a mask fits: the step in HU across its border, by the spread of those inside."""
-    inside = label_rules.sampled_hu(hu, mask)
-    if not label_rules.is_liver_hu(float(np.median(inside))):
-        return 0.0
-    first, third = np.percentile(inside, [25, 75])
-    return _border_step(hu, mask) / float(third - first + NOISE_HU)
-
-
-def _border_step(hu: Volume, mask: Mask) -> float:
-    """The mean difference in HU between neighbours on both sides of a mask's border."""
-    box = box_of(mask)
-    assert box is not None  # the caller has taken voxels from it
-    around = box.grown((1, 1, 1)).clipped(mask.shape).slices
-    values, inside = np.clip(hu[around], *WINDOW_HU), mask[around]
-    steps: list[NDArray[Any]] = []
-    for axis in range(3):
-        a, b = (
-            tuple(part if each == axis else slice(None) for each in range(3))
-            for part in (slice(None, -1), slice(1, None))
-        )
-        is_border = inside[a] != inside[b]
-        steps.append(np.abs(values[a][is_border] - values[b][is_border]))
-    found = np.concatenate(steps)
-    return float(found.mean()) if found.size else 0.0
 
 
 def _onto_ct(

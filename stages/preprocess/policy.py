@@ -69,6 +69,7 @@ class RulesParams(BaseModel, frozen=True, extra="forbid"):
     liver_empty: Literal["error", "skip", "keep"]
     liver_volume: Should
     liver_hu: Should
+    liver_turned: Should
     # the crop
     slices_there: Must
     body_found: Must

@@ -183,8 +183,21 @@ def liver_hu(path: Path, hu: Volume, mask: Mask) -> Finding | None:
         return None
     low, high = PLAUSIBLE_LIVER_HU
     fact = f"half of its voxels are below {median:.0f} HU; {low:.0f} to {high:.0f} HU are plausible"
-    fix = "look at it in qc.html: the label may be turned, shifted or of another CT"
+    fix = f"look at both in a viewer: the label may be turned, shifted or of another CT; {EXCLUDE}"
     return Finding("liver_hu", path, fact, fix)
+
+
+def liver_turned(path: Path, how: str) -> Finding | None:
+    """No other order of the label's voxels puts the liver where the CT clearly has one.
+
+    Args:
+        path: the label.
+        how: the order that would, in words; empty if there is none.
+    """
+    if not how:
+        return None
+    fact = f"its liver would fit the CT far better {how}: it was saved in another order"
+    return Finding("liver_turned", path, fact, f"export it with the CT's orientation, {EXCLUDE}")
 
 
 def is_liver_hu(median_hu: float) -> bool:

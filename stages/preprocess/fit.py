@@ -1,0 +1,88 @@
+"""How well a liver fits its CT, and whether another order of its voxels would fit better.
+
+A liver fits where it is of one density and where its border is one in the CT as well. In five real
+livers (whole ones and slabs of 3 and 20 slices) a mirrored one fitted at most two thirds as well
+as the true one.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.case import Mask, Volume
+from cache.grid import Box, box_of
+from stages.preprocess.rules.label import is_liver_hu, sampled_hu
+
+WINDOW_HU = (-200, 300)  # a border to bone or lung says no more than one to fat
+NOISE_HU = 20.0  # spread that a liver has anyway: without it, a flat one would fit infinitely well
+LEAST_FIT = (
+    0.7  # the five fitted 1.2 to 2.3, mirrored 0.1 to 1.1; below, one says no more than another
+)
+ENOUGH = 48  # voxels along a side, to twice as many: more make it slower and no surer
+
+
+def fits_better(hu: Volume, mask: Mask, times: float) -> str:
+    """In which other order of its voxels a liver fits the CT so many times as well, in words.
+
+    An array that is saved without its orientation is mirrored or transposed.
+
+    Args:
+        hu: int16 HU, (Z, Y, X).
+        mask: 0/1, of the same shape.
+        times: how much better it has to be.
+
+    Returns:
+        The best, for instance "mirrored along x"; empty if none fits so well, or there is no liver.
+    """
+    box = box_of(mask)
+    if box is None:
+        return ""
+    here = _fit(hu, mask, box)
+    fits = [(_fit(turned, mask, box), how) for how, turned in _turns(hu)]
+    best, how = max(fits)
+    return how if best > max(times * here, LEAST_FIT) else ""
+
+
+def _turns(hu: Volume) -> Iterator[tuple[str, Volume]]:
+    """The CT mirrored and, where sides are equal, transposed in plane; what was done, in words."""
+    swaps = [("", hu)]
+    if hu.shape[1] == hu.shape[2]:
+        swaps.append(("x and y swapped", hu.transpose(0, 2, 1)))
+    for (swapped, volume), flips in itertools.product(
+        swaps, itertools.product((False, True), repeat=3)
+    ):
+        axes = [axis for axis, is_flipped in zip("zyx", flips, strict=True) if is_flipped]
+        mirrored = f"mirrored along {', '.join(axes)}" if axes else ""
+        if swapped or mirrored:
+            step = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
+            yield " and ".join(one for one in (swapped, mirrored) if one), volume[step]
+
+
+def _fit(hu: Volume, mask: Mask, box: Box) -> float:
+    """The step in HU across the mask's border, by the spread of those inside; 0 for no liver."""
+    steps = [max(1, side // ENOUGH) for side in box.shape_zyx]
+    around = box.grown(steps).clipped(mask.shape).slices
+    every = tuple(slice(None, None, step) for step in steps)
+    values, inside = np.clip(hu[around][every], *WINDOW_HU), mask[around][every]
+    found = sampled_hu(values, inside)
+    if not found.size or not is_liver_hu(float(np.median(found))):
+        return 0.0
+    first, third = np.percentile(found, [25, 75])
+    return _border_step(values, inside) / float(third - first + NOISE_HU)
+
+
+def _border_step(values: Volume, inside: Mask) -> float:
+    """The mean difference in HU between neighbours on both sides of a mask's border."""
+    steps: list[NDArray[Any]] = []
+    for axis in range(3):
+        a, b = (
+            tuple(part if each == axis else slice(None) for each in range(3))
+            for part in (slice(None, -1), slice(1, None))
+        )
+        is_border = inside[a] != inside[b]
+        steps.append(np.abs(values[a][is_border] - values[b][is_border]))
+    found = np.concatenate(steps)
+    return float(found.mean()) if found.size else 0.0
