@@ -207,6 +207,27 @@ class TestLostCt:
         assert "would fit better mirrored along z" in problems["geometry_lost"].fact
 
 
+class TestAxesInAnyOrder:
+    @pytest.mark.parametrize("orientation", ["LPS", "RAS", "PIR", "SLA", "ASL"])
+    @pytest.mark.parametrize("lost", ["ct", "label"])
+    def test_a_file_saved_without_its_geometry_gives_the_same_case(
+        self, write_case, inspect, orientation, lost
+    ):
+        files = write_case(ct=HIGHER_CT, label=HIGHER_LABEL)
+        for path in (files.ct, files.label):
+            sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), orientation), str(path))
+        whole, problems = inspect(files)
+        assert problems == {}
+        path = getattr(files, lost)
+        rewrite(path, sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+        inspected, problems = inspect(files)
+        assert severities(problems) == {"geometry_lost": "fixed"}
+        np.testing.assert_array_equal(inspected.hu, whole.hu)
+        np.testing.assert_array_equal(inspected.mask, whole.mask)
+        assert inspected.ct.grid == whole.ct.grid
+        assert inspected.ct.orientation == whole.ct.orientation
+
+
 class TestBothLost:
     def test_lengths_that_nobody_knows_keep_a_case_out(self, write_case, inspect):
         files = write_case()
