@@ -1,9 +1,11 @@
 """Where the training set lies: what fits, what is said of it, and what is refused."""
 
+import psutil
 import pytest
 import torch
 
 from cache.errors import ParamsError
+from stages.machine import free_memory_bytes
 from stages.train.loader.host import block_bytes, decoded_bytes
 from stages.train.loader.meter import Meter
 from stages.train.loader.open import advice
@@ -75,7 +77,8 @@ class TestAskedFor:
 def test_the_room_of_a_cpu_is_the_machines_memory():
     found = find_room(GB, torch.device("cpu"), Ranks())
     assert found.device is None
-    assert found.host > 0
+    # what is free changes while others run, but not by more than half
+    assert free_memory_bytes() / 2 < found.host < psutil.virtual_memory().total
     assert (found.step, found.ranks) == (GB, 1)
 
 

@@ -1,6 +1,5 @@
 """Stopped, killed, damaged: how a training run goes on, and what its checkpoints hold."""
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -24,7 +23,6 @@ from stages.train.augment.params import AugmentationParams
 from stages.train.checkpoints.checkpoint import (
     CHECKPOINT_VERSION,
     OLDEST_VERSION,
-    Checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
@@ -34,7 +32,7 @@ from stages.train.params import TrainParams
 from stages.train.run import Places, Process, run
 from stages.train.split import Split
 from stages.train.stop import Stop, Stopped
-from tiny import ball_case, one_thread, python, spec_of, write_store
+from tiny import ball_case, one_thread, python, write_store
 
 CPU = torch.device("cpu")
 PATIENCE_S = 120.0
@@ -56,6 +54,13 @@ HARD = {
 def _one_thread():
     with one_thread():
         yield
+
+
+@pytest.fixture(scope="module")
+def saved(trained, tmp_path_factory):
+    """A model, the bytes of its file, and where to write damaged ones."""
+    whole = trained.models / "best.pt"
+    return load_checkpoint(whole), whole.read_bytes(), tmp_path_factory.mktemp("d") / "a.pt"
 
 
 @pytest.fixture
@@ -485,28 +490,19 @@ class TestCheckpoints:
 
     @settings(deadline=None, max_examples=50)
     @given(data=st.data())
-    def test_damage_of_any_kind_is_a_model_error_or_harmless(self, tmp_path_factory, data):
-        path = tmp_path_factory.getbasetemp() / "damaged.pt"
-        blank = Checkpoint(
-            run_key="k",
-            epoch=1,
-            best_dice=0.5,
-            history=[{"epoch": 1.0}],
-            seed=0,
-            split={"train": ["a"], "validation": [], "test": []},
-            spec=spec_of(),
-            train={},
-            preprocess={},
-            data_digest="d",
-            model={"w": torch.ones(9)},
-        )
-        save_checkpoint(path, blank)
-        content = bytearray(path.read_bytes())
+    def test_a_damaged_file_is_a_model_error_or_the_whole_model(self, saved, data):
+        model, content, path = saved
+        damaged = bytearray(content)
         for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
-            content[place] = data.draw(st.integers(0, 255))
-        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-        with contextlib.suppress(ModelError):  # any other error would be a traceback
-            load_checkpoint(path)
+            damaged[place] = data.draw(st.integers(0, 255))
+        end = data.draw(st.just(len(content)) | st.integers(0, len(content)))
+        path.write_bytes(damaged[:end])
+        try:
+            loaded = load_checkpoint(path)
+        except ModelError:  # any other error would be a traceback
+            assert damaged[:end] != content
+        else:
+            assert_same(vars(loaded), vars(model))
 
 
 def _checkpoints(folder):

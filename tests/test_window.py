@@ -195,8 +195,14 @@ def test_values_that_are_no_numbers_do_not_pass_for_background():
         predict(random_volume((16, 16, 16)), broken)
 
 
-def test_no_gradient_is_kept():
+def test_prediction_records_nothing_for_a_gradient():
     weight = torch.ones(1, requires_grad=True)
-    probability = predict(random_volume((16, 16, 16)), lambda hu: weight * steep(hu))
-    assert isinstance(probability, np.ndarray)
-    assert weight.grad is None
+    recorded = []
+
+    def network(hu):
+        logits = weight * steep(hu)
+        recorded.append(logits.requires_grad)
+        return logits
+
+    predict(random_volume((16, 16, 16)), network)
+    assert recorded == [False]
