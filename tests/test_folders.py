@@ -162,6 +162,20 @@ class TestTwoFolders:
     def test_labels_of_another_structure_are_never_taken_for_the_livers(self, refused):
         assert "no layout that is known" in refused("images/1.nii", "masks_spleen/1.nii")
 
+    @pytest.mark.parametrize(
+        "label", ["labels/1_spleen.nii", "labels/spleen-01.nii", "labels/1/spleen.nii"]
+    )
+    def test_no_number_makes_a_label_of_another_structure_the_livers(self, refused, label):
+        assert "no layout that is known" in refused("images/1.nii", label)
+
+    def test_a_word_for_a_structure_that_ct_and_label_share_is_part_of_the_id(self, found):
+        pair = ("images/tumor_case_1.nii", "labels/tumor_case_1.nii")
+        assert found(*pair) == {"tumor_case_1": pair}
+
+    def test_of_several_labels_in_a_folder_of_a_case_the_livers_is_taken(self, found):
+        labels = [f"labels/1/{name}.nii" for name in ("liver", "spleen", "liver_tumor", "x")]
+        assert found("images/1.nii", *labels) == {"1": ("images/1.nii", "labels/1/liver.nii")}
+
     def test_a_channel_that_fits_two_labels_leaves_out_its_case_alone(self, found, tmp_path):
         pair = ("images/b_0000.nii", "labels/b.nii")
         assert found("images/a_0000.nii", "labels/a.nii", "labels/a_0000.nii", *pair) == {"b": pair}
@@ -206,6 +220,7 @@ class TestCaseFolders:
             ("P1.nii.gz", "P1_liver.nii.gz"),
             ("scan.mha", "mask.nrrd"),
             ("x7.nii", "x7_seg.nii"),
+            ("P1.nrrd", "P1.seg.nrrd"),
             ("CT/a.nii", "Segmentation/b.nii"),
         ],
     )
@@ -252,6 +267,9 @@ class TestCaseFolders:
         assert re.search("2 (CTs|labels) claim to be this case", problem.fact)
         assert "but of no case it is clear which" in result.reason
 
+    def test_another_structure_in_a_folder_of_labels_is_not_the_livers(self, refused):
+        assert "no layout that is known" in refused("P1/CT/a.nii", "P1/Segmentation/spleen.nii")
+
     @pytest.mark.parametrize("other", ["spleen", "abc", "MR", "T2"])
     def test_what_nobody_calls_a_ct_is_not_taken_for_one(self, refused, other):
         assert "no layout that is known" in refused(f"P1/{other}.nii", "P1/liver.nii")
@@ -268,6 +286,17 @@ class TestBeside:
             "1": ("all/1.nii", "all/1_mask.nii"),
             "2": ("all/2_CT.nii", "all/2-liver-seg.nii"),
         }
+
+    @pytest.mark.parametrize(
+        ("ct", "label", "case_id"),
+        [
+            ("liver-orig001.mhd", "liver-seg001.mhd", "001"),
+            ("volume-0.nii", "labels-0.nii", "0"),
+            ("a.nrrd", "a.seg.nrrd", "a"),
+        ],
+    )
+    def test_names_beside_each_other_as_published_sets_have_them(self, found, ct, label, case_id):
+        assert found(ct, label) == {case_id: (ct, label)}
 
     def test_a_label_of_another_structure_is_not_the_livers(self, refused):
         assert "no layout that is known" in refused("1.nii", "1_spleen.nii", "1_tumor_mask.nii")

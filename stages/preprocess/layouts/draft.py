@@ -78,7 +78,7 @@ def _volumes(tree: Tree) -> Iterator[tuple[Path, str | None]]:
             yield folder, of_folder
         for path in files:
             if has_extension(path):
-                yield path, role(_name(path)) or of_folder
+                yield path, role(path.name) or of_folder
 
 
 def _name(path: Path) -> str:

@@ -13,6 +13,6 @@ def find(tree: Tree, folder: Path) -> Group | None:
     """The cases whose files lie in ``folder``; None if no CT there has a label of its name."""
     files = [path for path in tree.files(folder) if has_extension(path)]
     volumes = [Volume(stem(path.name), path, folder) for path in files]
-    labels = [one for one in volumes if role(one.name) == "label"]
-    cts = [one for one in volumes if role(one.name) in ("ct", None)]
+    labels = [one for one in volumes if role(one.path.name) == "label"]
+    cts = [one for one in volumes if role(one.path.name) in ("ct", None)]
     return group_of(folder, "CTs and labels have their names in common", pieces_of(cts, labels))

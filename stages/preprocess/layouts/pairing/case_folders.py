@@ -57,7 +57,7 @@ def claim_of(tree: Tree, case: Path) -> Claim | None:
 
 def _candidates(tree: Tree, case: Path) -> Iterator[Candidate]:
     for path in _volumes(tree, case):
-        yield Candidate(path, stem(path.name), role(stem(path.name)))
+        yield Candidate(path, stem(path.name), role(path.name))
     others = [path for path in tree.files(case) if not has_extension(path)]
     objects = [path for path in others if _may_be_label(path, others) and is_dicom_object(path)]
     yield from (Candidate(path, path.stem, role(path.stem)) for path in objects)
@@ -69,7 +69,8 @@ def _candidates(tree: Tree, case: Path) -> Iterator[Candidate]:
             yield Candidate(folder, folder.name, said)
         elif said:
             for path in _volumes(tree, folder):
-                yield Candidate(path, stem(path.name), said)
+                other = role(path.name) == "other"
+                yield Candidate(path, stem(path.name), "other" if other else said)
 
 
 def _may_be_label(path: Path, beside: list[Path]) -> bool:

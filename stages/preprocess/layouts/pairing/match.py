@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.preprocess.layouts.names import composed
-from stages.preprocess.layouts.pairing.words import case_name, core
+from stages.preprocess.layouts.pairing.words import case_name, core, is_of_another
 
 CHANNEL = "_0000"  # nnU-Net's, behind the name of a CT
 NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)  # the last number of a name
@@ -107,6 +107,8 @@ def _name_of(cts: Sequence[str], labels: Sequence[str], *, is_short: bool) -> st
 def _by_number(cts: Sequence[str], labels: Sequence[str]) -> list[Case]:
     """The cases by their numbers; none if these do not say it beyond doubt."""
     bare = [_bare(name) for name in cts] if all(name.endswith(CHANNEL) for name in cts) else cts
+    if any(map(is_of_another, labels)):
+        return []  # spleen-07 is of case 7, but not its liver
     of_ct, of_label = _numbers(bare), _numbers(labels)
     if not (
         of_ct and of_label and (of_ct.keys() <= of_label.keys() or of_label.keys() <= of_ct.keys())

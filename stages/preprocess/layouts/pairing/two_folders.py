@@ -8,9 +8,16 @@ from cache.errors import SourceError
 from stages.preprocess.layouts.layout import Claim, no_case
 from stages.preprocess.layouts.pairing.group import Group, group_of
 from stages.preprocess.layouts.pairing.match import Case, matched
-from stages.preprocess.layouts.pairing.words import Role, is_of_liver_alone, is_set_apart, role
+from stages.preprocess.layouts.pairing.words import (
+    Role,
+    is_of_another,
+    is_of_liver_alone,
+    is_set_apart,
+    role,
+)
 from stages.preprocess.layouts.sides import volumes_of
 from stages.preprocess.layouts.tree import Tree
+from stages.preprocess.layouts.volumes import stem
 from stages.preprocess.problems import Finding, Problem
 
 FIX = "keep one folder of CTs and one of labels, or write a list of cases"
@@ -38,7 +45,8 @@ def find(tree: Tree, folder: Path) -> Group | None:
     others += _sides(tree, folder, "other")
     if not cts or not labels:
         return None
-    pieces = list(pieces_of(_volumes(tree, cts), _volumes(tree, labels)))
+    livers = [one for one in _volumes(tree, labels) if not _is_another_of_case(one)]
+    pieces = list(pieces_of(_volumes(tree, cts), _of_liver(livers)))
     names = ", ".join(side.name for side in cts), ", ".join(side.name for side in labels)
     ignored = [no_case(side, "holds labels of other structures") for side in others]
     ignored += _set_apart(tree, folder)
@@ -68,6 +76,25 @@ def _volumes(tree: Tree, sides: Sequence[Path]) -> list[Volume]:
         for side in sides
         for name, paths in volumes_of(tree, side).items()
         for path in paths
+    ]
+
+
+def _is_another_of_case(volume: Volume) -> bool:
+    """Whether it is another structure in a case's own folder, as labels/P1/spleen.nii.gz."""
+    return volume.path.parent != volume.side and is_of_another(volume.path.name)
+
+
+def _of_liver(labels: Sequence[Volume]) -> list[Volume]:
+    """The labels without those that lie beside one of the liver alone in a case's own folder."""
+    alone = [
+        one.path.parent
+        for one in labels
+        if one.path.parent != one.side and is_of_liver_alone(stem(one.path.name))
+    ]
+    return [
+        one
+        for one in labels
+        if alone.count(one.path.parent) != 1 or is_of_liver_alone(stem(one.path.name))
     ]
 
 

@@ -6,7 +6,9 @@ from typing import Literal
 from stages.preprocess.layouts.names import composed
 
 Role = Literal["ct", "label", "other"]  # other: a label of something that is not the liver
-CT = re.compile(r"images?|imgs?|imaging|cts?|ctscans?|scans?|volumes?|vols?|dicoms?|dcm")
+CT = re.compile(
+    r"images?|imgs?|imaging|cts?|ctscans?|scans?|volumes?|vols?|dicoms?|dcm|orig|original"
+)
 LABEL = re.compile(
     r"labels?|lbls?|masks?|segs?|segm|segmentations?|gts?|ground|truth|groundtruth|annotations?"
     r"|annot|rois?|contours?"
@@ -15,7 +17,8 @@ LIVER = re.compile("livers?")
 OTHER = re.compile(
     r"spleens?|kidneys?|renal|pancreas|lungs?|hearts?|aorta|stomach|gallbladder|bladder|bones?|skin"
     r"|colon|bowel|duodenum|esophagus|oesophagus|adrenals?|spine|vertebrae?|ribs?|muscles?|brain"
-    r"|prostate|uterus|tumou?rs?|lesions?|cysts?|vessels?|veins?|arter(y|ies)"
+    r"|prostate|uterus|airways?|trachea|thyroid|fat|tumou?rs?|lesions?|cysts?|nodules?|hcc|mets"
+    r"|metastas[ei]s|vessels?|veins?|arter(y|ies)"
 )
 # imagesTs, labels_val, test/: cases that somebody set apart
 SET_APART = re.compile(r"ts|te|tests?|testing|va|val|valid|validation")
@@ -33,16 +36,21 @@ def words(name: str) -> list[str]:
 def role(name: str) -> Role | None:
     """What a file or folder of this name holds; None if the name does not say.
 
+    An ending counts too, for ``.seg.nrrd`` is of labels alone.
     A name of both kinds, as ``ct_mask``, is a label's; one with ``ct`` and ``liver`` is a CT's.
     """
-    is_other = _says(name, OTHER) and not _says(name, LIVER)
     if _says(name, LABEL):
-        return "other" if is_other else "label"
+        return "other" if is_of_another(name) else "label"
     if _says(name, CT):
         return "ct"
-    if is_other:
+    if is_of_another(name):
         return "other"
     return "label" if _says(name, LIVER) else None
+
+
+def is_of_another(name: str) -> bool:
+    """Whether a name speaks of another structure than the liver, and not of the liver."""
+    return _says(name, OTHER) and not _says(name, LIVER)
 
 
 def is_of_liver_alone(name: str) -> bool:
