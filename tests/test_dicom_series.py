@@ -404,6 +404,29 @@ class TestSlicesThatDisagree:
         assert not recwarn
         assert not caplog.records
 
+    @pytest.mark.parametrize(
+        ("name", "content", "is_told"),
+        [
+            ("6.dcm", b"", True),  # cut off by a copy that was stopped
+            ("6.dcm", b"\xff" * 900, True),
+            ("._6.dcm", b"\0\5\x16\7", False),  # left behind by macOS
+            ("notes.txt", b"\xff" * 900, False),
+            ("VERSION", b"1.0", False),
+        ],
+    )
+    def test_a_last_slice_that_is_damaged_beyond_recognition_is_told(
+        self, write_series, name, content, is_told
+    ):
+        folder = write_series(names=[f"{number}.dcm" for number in range(5)])
+        (folder / name).write_bytes(content)
+        assert ("dicom_mixed" in rules_of(read_ct(folder))) == is_told
+
+    def test_a_damaged_slice_without_an_ending_is_known_by_its_size(self, write_series):
+        folder = write_series()
+        (folder / NAMES[4]).write_bytes(b"\xff" * (folder / NAMES[0]).stat().st_size)
+        fact = finding(read_ct(folder), "dicom_mixed").fact
+        assert "1 file is called like slices but not DICOM" in fact
+
     def test_two_frames_of_reference_are_told_and_one_for_every_slice_is_not(self, slices):
         two = slices(lambda k: {"FrameOfReferenceUID": f"1.2.{k // 3}"})
         assert "2 frames of reference" in finding(read_ct(two), "dicom_mixed").fact

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cache.errors import SourceError
+from stages.preprocess.layouts.tree import is_hidden
 from stages.preprocess.policy import OTHER_FILES
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading import stack
@@ -30,6 +31,7 @@ from stages.preprocess.reading.dicom_start import is_dicom
 from stages.preprocess.reading.group import PARALLEL, Group, groups_of, header_of, normal_of
 from stages.preprocess.rules import series as rules
 
+SLICE_ENDINGS = (".dcm", ".dicom", ".ima")
 NO_DICOM = "no DICOM file"
 RIVAL = 0.5  # of the most slices: a series with so many may be meant as well
 Numbers = Literal["alike", "whole", "fractions"]
@@ -83,7 +85,9 @@ def choose_series(folder: Path, *, is_ct: bool) -> Series:
     kept, repeats = stack.without_repeats(slices)
     findings = [
         rules.dicom_choice(folder, _counted(chosen), [_counted(one) for one in rivals]),
-        *_of_stack(folder, kept, repeats, _lost_parts(chosen, groups, kept)),
+        *_of_stack(
+            folder, kept, repeats, [*_lost_parts(chosen, groups, kept), *_lookalikes(kept, unused)]
+        ),
         *_other_files(folder, unused.values()),
     ]
     found = [finding for finding in findings if finding is not None]
@@ -188,6 +192,22 @@ def _lost_parts(
         beyond = sum(not first - 1 < position < last + 1 for position in at)
         if beyond:
             yield f"sizes or directions, so that {beyond} slices of the same series are not read"
+
+
+def _lookalikes(kept: Sequence[stack.Slice], unused: Mapping[Path, str]) -> Iterator[str]:
+    """Files that are called as the slices are but are no DICOM: they may be slices, damaged."""
+    endings = {one.path.suffix.lower() for one in kept}
+    usual = float(np.median([one.path.stat().st_size for one in kept]))
+    count = sum(
+        path.suffix.lower() in endings
+        and not is_hidden(path.name)
+        and (path.suffix.lower() in SLICE_ENDINGS or path.stat().st_size > usual / 2)
+        for path, reason in unused.items()
+        if reason == NO_DICOM
+    )
+    if count:
+        files = "1 file is" if count == 1 else f"{count} files are"
+        yield f"{files} called like slices but not DICOM (damaged, or cut off?)"
 
 
 def _numbers(kept: Sequence[stack.Slice]) -> Numbers:
