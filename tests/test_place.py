@@ -184,6 +184,9 @@ class TestLostCt:
         inspected, problems = inspect(files)
         assert severities(problems) == {"geometry_lost": "fixed"}
         assert problems["geometry_lost"].path == str(files.ct)
+        assert (
+            "it takes the grid of the other file voxel by voxel" in problems["geometry_lost"].fact
+        )
         assert inspected.ct.grid.spacing_zyx_mm == CASE_SPACING_XYZ_MM[::-1]
         assert inspected.ct.orientation == "RAS"
         np.testing.assert_array_equal(inspected.hu, body_hu()[:, ::-1, ::-1])

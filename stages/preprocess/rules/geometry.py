@@ -89,7 +89,8 @@ def geometry_lost(path: Path, lost: Grid, *, median_hu: float, doubt: str) -> Fi
     fix = f"save it again with the geometry of the other file, {EXCLUDE}"
     if doubt:
         return Finding("geometry_lost", path, f"{what}, and {doubt}", fix)
-    fact = f"{what}; it is laid over the other file voxel by voxel"
+    taken = "it is laid over" if has_lengths(lost) else "it takes the grid of"
+    fact = f"{what}; {taken} the other file voxel by voxel"
     if not np.isnan(median_hu):
         fact += f", where half of the liver is below {median_hu:.0f} HU"
     return Finding("geometry_lost", path, fact, fix, fixable=True)
