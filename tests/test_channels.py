@@ -86,6 +86,12 @@ class TestOneHot:
             read_label(path, None)
         assert caught.value.rule == ("plain_numbers" if inside else "three_dimensional")
 
+    def test_complex_numbers_are_no_channels(self, tmp_path):
+        image = sitk.Image((7, 6, 5), sitk.sitkComplexFloat32)
+        sitk.WriteImage(image, str(tmp_path / "label.nii.gz"))
+        with pytest.raises(SourceError, match="several numbers per voxel"):
+            read_label(tmp_path / "label.nii.gz", None)
+
     def test_a_ct_is_never_one_hot(self, write_channels):
         assert refusal(write_channels(FORMATS[0], one_hot(label_map()))).rule == "three_dimensional"
 

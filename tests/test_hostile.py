@@ -3,6 +3,7 @@
 import json
 import os
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from pipeline import predict as predict_command
 from pipeline import preprocess as preprocess_command
 from pipeline import score as score_command
 from stages.preprocess.layouts.texts import read_json
+from stages.preprocess.place import on_the_ct
 from stages.preprocess.reading.dicom_start import is_dicom
 from stages.preprocess.reading.png import png_files, read_png_stack
-from stages.preprocess.reading.read import read_ct, read_label
+from stages.preprocess.reading.read import SourceVolume, read_ct, read_label
 from stages.preprocess.reading.regular import require_regular
 from test_read import counted, refusal
 from tiny import brightness_network
@@ -193,3 +195,12 @@ class TestImages:
         for name in names:
             (tmp_path / name).touch()
         assert {path.name for path in png_files(tmp_path)} == set(names)
+
+
+class TestMemory:
+    def test_a_label_that_cannot_be_moved_for_want_of_memory_is_no_fault_of_the_label(self):
+        huge = Grid((60_000, 60_000, 60_000), (1.0, 1.0, 1.0))
+        ct = SourceVolume(Path("ct.nii"), counted(), huge, "LPS")
+        label = SourceVolume(Path("label.nii"), counted(), Grid((5, 6, 7), (1.0, 1.0, 1.0)), "LPS")
+        with pytest.raises(MemoryError):
+            on_the_ct(ct, label, counted(dtype=np.uint8))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cache.case import Mask, Volume
 from cache.errors import SourceError
 from cache.orientation import from_lps, lps_grid, to_lps
+from stages.machine import is_shortage
 from stages.preprocess.fit import fits_better
 from stages.preprocess.ledger import Ledger
 from stages.preprocess.reading.read import SourceVolume, onto_grid
@@ -152,11 +153,14 @@ def on_the_ct(ct: SourceVolume, label: SourceVolume, liver: Mask) -> Mask:
 
     Raises:
         SourceError: the axes of one of the two span no space.
+        MemoryError: the machine is at fault, and not the label.
     """
     own, wanted = lps_grid(label.grid, label.orientation), lps_grid(ct.grid, ct.orientation)
     try:
         return onto_grid(liver, own, wanted)
     except RuntimeError as error:
+        if is_shortage(error):
+            raise MemoryError(str(error).strip().splitlines()[-1]) from error
         reason = str(error).strip().splitlines()[-1:]
         fact = f"cannot be brought onto the CT's grid: {' '.join(reason) or 'no reason given'}"
         fix = "export the label on the CT's grid"

@@ -24,8 +24,10 @@ def channel_count(reader: sitk.ImageFileReader) -> int:
         reader: has read the header.
 
     Returns:
-        1 for a plain volume, and for what holds volumes along several axes.
+        1 for a plain volume, for complex numbers, and for what holds volumes along several axes.
     """
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        return 1
     inside, along = reader.GetNumberOfComponents(), math.prod(reader.GetSize()[3:])
     return 1 if min(inside, along) > 1 else max(inside, along)
 
