@@ -313,6 +313,13 @@ class TestGrids:
             on_the_ct(ct, replace(label, grid=flat), liver_label())
         assert (caught.value.where, caught.value.rule) == (files.label, "label_grid")
 
+    def test_a_grid_that_the_memory_cannot_hold_is_no_fault_of_the_label(self, write_case):
+        files = write_case()
+        ct, label = read_ct(files.ct), read_label(files.label, None)
+        huge = Grid((60_000, 60_001, 60_002), (0.001, 0.001, 0.001))
+        with pytest.raises(MemoryError):
+            on_the_ct(replace(ct, grid=huge), label, liver_label())
+
     def test_another_grid_keeps_a_case_out_where_it_should(self, write_case, inspect):
         files = rewrite_label(write_case(), liver_label(), orientation="RPS")
         assert inspect(files, label_grid="skip") == (None, {"label_grid": "skipped"})

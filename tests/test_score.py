@@ -2,13 +2,14 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 
 from pipeline.score import main
-from tiny import block, names
+from tiny import block, names, python
 
 SPACING_XYZ_MM = (2.0, 1.0, 3.0)
 LABEL = block()
@@ -301,3 +302,24 @@ def test_scoring_again_replaces_what_was_there(write_mask, score, tmp_path, rows
     score()
     assert rows()["a"]["dice"] == "1.0000"
     assert names(tmp_path / "scores") == ["cases.csv", "metrics.json"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such limit")
+@pytest.mark.slow
+def test_a_pair_too_large_for_the_memory_there_is_is_named_and_the_others_are_scored(
+    write_volume, tmp_path
+):
+    for folder in ("predictions", "labels"):
+        write_volume(f"{folder}/large.nrrd", size_xyz=(410, 400, 390), dtype=np.uint8, hu=1)
+        write_volume(f"{folder}/small.nrrd", size_xyz=(20, 18, 16), dtype=np.uint8, hu=1)
+    script = (
+        "import psutil, resource; from pipeline.score import main\n"
+        "most = psutil.Process().memory_info().vms + 200_000_000\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))\n"
+        "main(['--predictions', 'predictions', '--labels', 'labels', '--out', 'scores'])\n"
+    )
+    ended = python("-c", script, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "large.nrrd: does not fit into memory" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "small" in (tmp_path / "scores" / "cases.csv").read_text(encoding="utf-8")

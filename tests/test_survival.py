@@ -185,7 +185,20 @@ class TestKilled:
         assert CaseStore(tmp_path / "cases").case_ids == ["1", "3", "4"]
 
 
+class Short:
+    """Parameters that do not fit into memory, as C++ says it."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("std::bad_alloc")
+
+
 class TestBugs:
+    def test_a_library_that_runs_out_of_memory_is_no_bug(self, write_case, job_of):
+        outcome = work(replace(job_of(write_case()), params=Short()))
+        (problem,) = outcome.problems
+        assert (problem.rule, problem.fact) == ("machine", "could not be prepared: std::bad_alloc")
+        assert not outcome.bug
+
     def test_one_that_a_case_brings_to_light_is_in_its_outcome(self, write_case, job_of):
         outcome = work(replace(job_of(write_case()), params=None))
         (problem,) = outcome.problems

@@ -12,6 +12,7 @@ from cache.grid import Grid
 from cache.manifest import Entry, entry_of
 from cache.orientation import lps_grid
 from cache.writer import write_case
+from stages.machine import is_shortage
 from stages.preprocess.digests import Known, Origin, absolute, quiet, stamp_of
 from stages.preprocess.inspect import Inspected, inspect_case
 from stages.preprocess.kept import (
@@ -61,6 +62,8 @@ def work(job: Job) -> Outcome:
     except (OSError, MemoryError) as error:
         return _failed(job, "machine", f"could not be prepared: {error or type(error).__name__}")
     except Exception as error:
+        if is_shortage(error):  # of a library without a MemoryError of its own
+            return _failed(job, "machine", f"could not be prepared: {error}")
         outcome = _failed(job, "bug", f"brought a bug to light: {type(error).__name__}: {error}")
         return replace(outcome, bug=traceback.format_exc())
 

@@ -14,6 +14,7 @@ from stages.evaluate.same_grid import differences
 from stages.evaluate.scores import CaseScores, MaskOnGrid, score_case, worst_first
 from stages.evaluate.summary import summarise
 from stages.evaluate.tables import write_cases_csv, write_metrics_json
+from stages.machine import naming_shortage
 from stages.preprocess.problems import Finding
 from stages.preprocess.reading.opened import stop_at
 from stages.preprocess.reading.read import SourceVolume, read_label
@@ -72,7 +73,8 @@ def run(masks: Masks, out: Path, *, tolerance_mm: float) -> Scored:
     faults, doubts = list(paired.faults), []
     for pair in tqdm(paired.pairs, "score", disable=None):
         try:
-            score, found = _score(pair, masks, tolerance_mm)
+            with naming_shortage(pair.label):
+                score, found = _score(pair, masks, tolerance_mm)
             scores.append(score)
             doubts += found
         except DataError as fault:
