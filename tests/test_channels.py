@@ -64,7 +64,7 @@ class TestOneHot:
         np.testing.assert_array_equal(source.array, label_map())
         assert "the values 1 to 2" in source.findings[0].fact
 
-    def test_it_is_turned_to_lps_as_any_label(self, write_channels):
+    def test_a_one_hot_label_is_turned_to_lps_as_any_label(self, write_channels):
         flipped = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
         path = write_channels(FORMATS[0], one_hot(label_map()), direction=flipped)
         np.testing.assert_array_equal(read_label(path, None).array, label_map()[:, ::-1, ::-1])

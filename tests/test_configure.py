@@ -217,7 +217,7 @@ class TestConfigure:
         assert "split_file: null\n" in text
         assert re.search(r"src: D:/Other +# the scans", text)
 
-    def test_it_says_what_changed_and_from_what(self, configure):
+    def test_configure_says_which_parameters_changed_and_from_what(self, configure):
         configure("--preset", "liver")
         ended, target = configure("--preset", "notebook", "--src", "D:/Other")
         assert f"{target}: " in ended.output

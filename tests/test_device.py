@@ -213,7 +213,7 @@ class TestExactOperations:
 
     @given(sides=SIDES)
     @examples(max_examples=20)
-    def test_and_has_its_gradient(self, sides):
+    def test_halving_has_the_gradient_of_max_pooling(self, sides):
         features = all_numbers_differ(2, 3, *sides)
         torch.testing.assert_close(
             gradient(halve, features), gradient(lambda x: F.max_pool3d(x, 2), features)
@@ -227,7 +227,7 @@ class TestExactOperations:
 
     @given(sides=st.tuples(*[st.integers(1, 7)] * 3))
     @examples(max_examples=20)
-    def test_and_has_the_gradient_of_that(self, sides):
+    def test_doubling_has_the_gradient_of_trilinear_upsampling(self, sides):
         features = all_numbers_differ(2, 3, *sides)
         torch.testing.assert_close(gradient(double, features), gradient(upsampled, features))
 
@@ -242,7 +242,7 @@ class TestExactOperations:
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(double(features), upsampled(features))
 
-    def test_they_are_left_alone_on_the_cpu(self):
+    def test_torchs_own_pooling_and_upsampling_are_used_on_the_cpu(self):
         features = torch.zeros(1, 8, 4, 4, 4)  # where all are equal, only one gets the gradient
         down = UNet3d(1, 2, 8).down1.layers[0]
         with settings(make_params(deterministic=True), CPU):

@@ -171,7 +171,7 @@ class TestOneSeries:
         np.testing.assert_array_equal(as_hu(volume), counted().transpose(1, 0, 2)[::-1])
 
     @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
-    def test_other_encodings_are_read(self, write_series, syntax):
+    def test_a_series_in_another_transfer_syntax_is_read(self, write_series, syntax):
         volume = read_ct(write_series(syntax=syntax))
         np.testing.assert_array_equal(as_hu(volume), counted())
 
@@ -200,7 +200,7 @@ class TestWhatElseLiesThere:
         fact = finding(read_ct(write_series()), "other_files").fact
         assert fact == "2 files: another series (number 9, CT)"
 
-    def test_other_files_are_counted_and_not_named(self, write_series):
+    def test_files_beside_a_series_are_counted_and_not_named(self, write_series):
         mr = {"SeriesInstanceUID": f"{SERIES_UID}.1", "SeriesNumber": 2, "Modality": "MR"}
         write_series(names="rstuv", **mr)
         fact = finding(read_ct(write_series()), "other_files").fact
@@ -439,7 +439,9 @@ class TestPictures:
         np.testing.assert_array_equal(volume.array, self.label())
         assert (volume.grid, volume.orientation) == (CT_GRID, "LPS")
 
-    def test_they_do_so_too_where_the_ct_begins_at_the_head(self, write_pictures):
+    def test_images_of_a_label_run_from_head_to_feet_where_the_ct_begins_at_the_head_too(
+        self, write_pictures
+    ):
         downwards = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0)
         grid = Grid(SHAPE_ZYX, (2.5, 0.8, 0.7), FIRST_XYZ_MM, downwards)
         volume = read_label(write_pictures(self.label()[::-1]), grid)

@@ -131,7 +131,7 @@ def test_highdicom_reads_back_what_was_written(write_series, write, mask):
     np.testing.assert_array_equal(read, mask)
 
 
-def test_it_lies_where_the_series_lies(write_series, write, mask):
+def test_a_written_segmentation_lies_where_its_series_lies(write_series, write, mask):
     data = dcmread(write(write_series(), mask))
     (shared,) = data.SharedFunctionalGroupsSequence
     assert shared.PixelMeasuresSequence[0].PixelSpacing == [0.8, 0.7]
@@ -144,7 +144,9 @@ def test_it_lies_where_the_series_lies(write_series, write, mask):
     assert heights == {25.5, 28.0, 30.5}
 
 
-def test_it_belongs_to_the_study_and_is_a_series_of_its_own(write_series, write, mask):
+def test_a_written_segmentation_belongs_to_the_study_and_is_a_series_of_its_own(
+    write_series, write, mask
+):
     data = dcmread(write(write_series(), mask))
     assert data.StudyInstanceUID == f"{SERIES_UID[:-3]}.5"
     assert data.FrameOfReferenceUID == STUDY["FrameOfReferenceUID"]
@@ -153,7 +155,7 @@ def test_it_belongs_to_the_study_and_is_a_series_of_its_own(write_series, write,
     assert source.SeriesInstanceUID == SERIES_UID
 
 
-def test_its_segment_is_an_automatic_liver(write_series, write, mask):
+def test_the_segment_of_a_written_segmentation_is_an_automatic_liver(write_series, write, mask):
     data = dcmread(write(write_series(), mask))
     (segment,) = data.SegmentSequence
     assert data.SegmentationType == "BINARY"

@@ -59,7 +59,7 @@ class TestShortcuts:
     def test_a_file_that_looks_the_same_is_known_in_the_next_run(self, place, file):
         assert remembered(place, file).digest(file) == hashlib.sha256(b"voxels").hexdigest()
 
-    def test_it_is_known_by_any_way_to_write_its_path(self, place, file, monkeypatch):
+    def test_a_digest_is_known_by_any_way_to_write_its_files_path(self, place, file, monkeypatch):
         shortcuts = remembered(place, file)
         monkeypatch.chdir(file.parent)
         assert shortcuts.digest(Path("ct.nii"))
@@ -141,7 +141,7 @@ def case(write_case):
 
 
 class TestOrigin:
-    def test_it_is_the_same_read_or_remembered(self, case, place):
+    def test_the_origin_of_a_case_is_the_same_read_or_remembered(self, case, place):
         read = Origin.of(case)
         shortcuts = Shortcuts(place)
         shortcuts.learn(read.known)
@@ -236,7 +236,9 @@ class TestCombined:
         here, there = series("here", a="1", b="2"), series("deep/there", a="1", b="2")
         assert self.digest_of(here) == self.digest_of(there)
 
-    def test_it_changes_with_a_content_a_name_and_the_files_that_there_are(self, series):
+    def test_the_digest_of_a_folder_changes_with_a_content_a_name_and_the_files_that_there_are(
+        self, series
+    ):
         folders = [
             series("one", a="1", b="2"),
             series("content", a="1", b="3"),

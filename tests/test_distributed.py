@@ -189,7 +189,7 @@ class TestTwoAreAsOne:
         assert len(scores(two[0])) == 6
         assert scores(two[0]).keys() == scores(one).keys()
 
-    def test_they_write_what_one_writes(self, one, two):
+    def test_two_processes_write_the_files_that_one_writes(self, one, two):
         written = set(all_files(two[0].root)) - set(PRINTED)
         assert written == set(all_files(one.root))
 
@@ -204,7 +204,9 @@ class TestTwoAreAsOne:
     @pytest.mark.parametrize(
         ("ranks", "changes"), [(2, OTHER_BATCHES), (3, {}), (3, OTHER_BATCHES)]
     )
-    def test_other_batches_or_more_processes_change_nothing(self, cases, tmp_path, ranks, changes):
+    def test_several_processes_with_other_batches_train_as_one_does(
+        self, cases, tmp_path, ranks, changes
+    ):
         several, one = (make_project(tmp_path / name, cases) for name in ("several", "one"))
         assert Torchrun(several, ranks=ranks, **SHARED | changes).ended().exit_code == 0
         assert one.train(**SHARED | changes).exit_code == 0

@@ -60,11 +60,13 @@ class TestRulesPage:
     def rows(self, page):
         return tables(page("rules.md"))["rule"]
 
-    def test_it_has_every_rule_once_and_no_other(self, rows):
+    def test_the_page_of_rules_has_every_rule_once_and_no_other(self, rows):
         names = [row[0] for row in rows]
         assert sorted(names) == sorted(RulesParams.model_fields)
 
-    def test_it_names_the_policies_that_can_be_chosen_the_default_first(self, rows, rules):
+    def test_the_page_of_rules_names_the_policies_that_can_be_chosen_the_default_first(
+        self, rows, rules
+    ):
         defaults = rules()
         for name, _, _, policies, _ in rows:
             first, *others = policies.split(", ")
@@ -72,7 +74,7 @@ class TestRulesPage:
             assert first == defaults.policy(name), name
             assert sorted([first, *others]) == sorted(allowed), name
 
-    def test_it_gives_a_reason_for_the_default_of_every_rule_that_can_be_a_warning(
+    def test_the_page_of_rules_gives_a_reason_for_the_default_of_every_rule_that_can_be_a_warning(
         self, page, rules
     ):
         reasons = tables(page("rules.md"))["a doubt"]
@@ -84,7 +86,7 @@ class TestRulesPage:
             name: rules().policy(name) for name in can_warn
         }
 
-    def test_it_says_what_a_fix_does_where_there_is_one(self, rows):
+    def test_the_page_of_rules_says_what_a_fix_does_where_there_is_one(self, rows):
         for name, asks, why, policies, fix in rows:
             assert (fix != "-") == ("fix" in policies.split(", ")), name
             assert asks, name
@@ -107,7 +109,7 @@ class TestProblemsPage:
     def example(self, page):
         return json.loads(block(page("problems.md"), "json"))
 
-    def test_it_describes_every_key_of_a_real_file(self, page, of_a_run):
+    def test_the_page_of_problems_describes_every_key_of_a_real_file(self, page, of_a_run):
         rows = tables(page("problems.md"))
         assert {row[0] for row in rows["key"]} == set(of_a_run)
         assert {row[0] for row in rows["field"]} == {field.name for field in fields(Problem)}
@@ -116,23 +118,27 @@ class TestProblemsPage:
         for problem in of_a_run["problems"]:
             assert set(problem) == {row[0] for row in rows["field"]}
 
-    def test_it_describes_all_that_is_counted_of_a_label(self, page, example, of_a_run):
+    def test_the_page_of_problems_describes_all_that_is_counted_of_a_label(
+        self, page, example, of_a_run
+    ):
         described = {row[0] for row in tables(page("problems.md"))["of a value"]}
         for counted in (*of_a_run["labels"].values(), *example["labels"].values()):
             assert [set(one) for one in counted] == [described] * len(counted)
         assert set(of_a_run["labels"]) == {"1", "2"}  # of a case that is left out, too
 
-    def test_its_example_is_of_the_shape_of_a_real_file(self, example, of_a_run):
+    def test_the_example_on_the_page_of_problems_has_the_shape_of_a_real_file(
+        self, example, of_a_run
+    ):
         assert set(example) == set(of_a_run)
         assert example["schema_version"] == of_a_run["schema_version"] == SCHEMA_VERSION
         problems = [Problem(**problem) for problem in example["problems"]]
         severities = [problem.severity for problem in problems]
         assert example["counts"] == {name: severities.count(name) for name in set(severities)}
 
-    def test_it_describes_every_severity(self, page):
+    def test_the_page_of_problems_describes_every_severity(self, page):
         assert {row[0] for row in tables(page("problems.md"))["severity"]} == {*SEVERITIES.values()}
 
-    def test_its_words_that_are_no_rules_are_none_and_the_others_are(self, page, example):
+    def test_the_page_of_problems_tells_rules_from_words_that_are_no_rules(self, page, example):
         words = {row[0] for row in tables(page("problems.md"))["rule"]}
         assert words.isdisjoint(RulesParams.model_fields)
         named = {problem["rule"] for problem in example["problems"]}
@@ -156,26 +162,28 @@ class TestDataPage:
 
         return write
 
-    def test_it_has_every_layout_and_no_other(self, page):
+    def test_the_page_of_data_has_every_layout_and_no_other(self, page):
         assert {AUTO, *re.findall(r"^### `(.+)`$", page("data.md"), re.MULTILINE)} == set(NAMES)
 
     @pytest.mark.parametrize("layout", CASES_OF)
-    def test_its_tree_is_recognised_and_all_of_it_is_cases(self, lay_out, rules, layout):
+    def test_every_tree_on_the_page_of_data_is_recognised_and_all_of_it_is_cases(
+        self, lay_out, rules, layout
+    ):
         found = scan(lay_out(layout), layout=AUTO, exclude=[], patient_id=None, rules=rules())
         assert found.layout == layout
         assert [case.case_id for case in found.cases] == CASES_OF[layout]
         assert {problem.severity for problem in found.problems} <= {"ignored"}
 
-    def test_its_two_lists_say_the_same(self, page):
+    def test_the_two_lists_on_the_page_of_data_say_the_same(self, page):
         text = page("data.md")
         rows = list(csv.DictReader(block(text, "csv").splitlines()))
         assert rows == json.loads(block(text, "json"))
 
-    def test_it_names_every_ending(self, page):
+    def test_the_page_of_data_names_every_ending(self, page):
         named = re.findall(r"`(\.[a-z.]+)`", page("data.md"))
         assert set(EXTENSIONS) <= set(named)
 
-    def test_its_expression_finds_the_patient_it_says(self, page):
+    def test_the_expression_on_the_page_of_data_finds_the_patient_it_says(self, page):
         [pattern] = re.findall(r"`'(.+?)'` makes", page("data.md"))
         assert {re.search(pattern, name)[1] for name in ("P012_2019", "P012_2021")} == {"P012"}
 

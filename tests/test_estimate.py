@@ -195,7 +195,9 @@ class TestSize:
             (140, ("float32", "uint8"), (1027, 1039)),
         ],
     )
-    def test_it_is_5_to_40_percent_above_the_measured_peak(self, tmp_path, slices, kinds, peak_mb):
+    def test_the_estimated_memory_is_5_to_40_percent_above_the_measured_peak(
+        self, tmp_path, slices, kinds, peak_mb
+    ):
         types = {"int16": "MET_SHORT", "uint8": "MET_UCHAR", "float32": "MET_FLOAT",
                  "float64": "MET_DOUBLE"}  # fmt: skip
         for kind, path in zip(kinds, (tmp_path / "ct.mha", tmp_path / "label.mha"), strict=True):
@@ -270,7 +272,7 @@ def stored_slices(series):
 class TestAnnouncement:
     NEEDS = (Need(1, 3_000_000_000, 600.0), Need(1, 3_000_000_000, 600.0))
 
-    def test_it_says_how_much_and_how_long(self, tmp_path):
+    def test_the_announcement_says_how_much_and_how_long(self, tmp_path):
         line = announced(self.NEEDS, tmp_path, workers=2, kept=7)
         assert line.startswith("2 cases to read, 7 unchanged; if all are new, about 6.0 GB (")
         assert "about 10 min" in line
@@ -280,11 +282,13 @@ class TestAnnouncement:
         tiny = need_of(files_of(write_volume(size_xyz=(20, 18, 14))), KEPT)
         assert "about 3 min" in announced([tiny] * 10_000, tmp_path, workers=2, kept=0)
 
-    def test_it_does_not_say_how_long_where_nobody_knows_how_many_work(self, tmp_path):
+    def test_the_announcement_does_not_say_how_long_where_nobody_knows_how_many_work(
+        self, tmp_path
+    ):
         line = announced(self.NEEDS, tmp_path, workers=None, kept=7)
         assert "about 6.0 GB" in line
         assert "min" not in line
 
-    def test_it_warns_of_a_disk_that_may_fill_up(self, tmp_path):
+    def test_the_announcement_warns_of_a_disk_that_may_fill_up(self, tmp_path):
         line = announced([Need(1, 10**18, 1.0)], tmp_path, workers=None, kept=0)
         assert line.endswith("; the disk may fill up")

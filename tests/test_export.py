@@ -97,7 +97,9 @@ def slightly_other_weights(path, of, hu_window):
 
 
 class TestCommand:
-    def test_it_writes_the_bundle_and_tells_how_near_it_is(self, command, model, cases, tmp_path):
+    def test_export_writes_the_bundle_and_says_how_near_it_is(
+        self, command, model, cases, tmp_path
+    ):
         ended = command("--model", model, "--cases", cases)
         assert ended.exit_code == 0, ended.output
         assert names(tmp_path / "bundle") == FILES
@@ -154,7 +156,7 @@ class TestParity:
         assert found.liver_voxels == volume.size // 2
         assert found.probability == pytest.approx(1)
 
-    def test_it_records_what_was_tried_and_what_is_allowed(self, models):
+    def test_the_comparison_records_what_was_tried_and_what_is_allowed(self, models):
         record = parity(models / "bundle")
         assert record["found"]["origin"] == "a validation case"
         assert record["found"]["probability"] < 1e-5
@@ -183,7 +185,7 @@ class TestSample:
         sample = self.of(cases, tmp_path, split={**SPLIT, **split})
         assert sample.origin.startswith(origin)
 
-    def test_it_is_a_window_and_a_half_deep_and_lies_in_the_case_around_its_liver(
+    def test_the_sample_is_a_window_and_a_half_deep_and_lies_in_the_case_around_its_liver(
         self, cases, tmp_path
     ):
         sample = self.of(cases, tmp_path)
@@ -259,7 +261,7 @@ class TestPlace:
 
 
 class TestCard:
-    def test_it_has_the_fields_headings_and_says_not_for_clinical_use(self, models):
+    def test_the_model_card_has_its_fields_and_headings_and_says_not_for_clinical_use(self, models):
         text = (models / "bundle" / "README.md").read_text(encoding="utf-8")
         headings = [line[3:] for line in text.splitlines() if line.startswith("## ")]
         assert headings == [
@@ -273,7 +275,7 @@ class TestCard:
         ]
         assert "**Not for clinical use.**" in text
 
-    def test_it_counts_patients_and_cases_by_role_and_gives_ranges(self, models):
+    def test_the_model_card_counts_patients_and_cases_by_role_and_gives_ranges(self, models):
         text = card(models / "bundle")
         assert "| patients | 5 | 1 | 2 | | cases | 5 | 1 | 2 |" in text
         assert "5.00 to 5.00, 4.00 to 4.00, 3.00 to 3.00 mm between voxel centres" in text
@@ -293,7 +295,7 @@ class TestCard:
         for path, content in all_files(models / "bundle").items():
             assert b"case-" not in content, path
 
-    def test_it_gives_the_validation_dice_of_the_exported_epoch(self, models):
+    def test_the_model_card_gives_the_validation_dice_of_the_exported_epoch(self, models):
         assert "mean Dice 0.8750, lowest 0.8750, of 1 cases" in card(models / "bundle")
 
     def test_of_weights_that_were_not_validated_it_gives_no_dice(self, other):
@@ -329,7 +331,7 @@ class TestCard:
     def test_of_other_models_it_does_not(self, models):
         assert "synthetic" not in card(models / "bundle")
 
-    def test_its_tables_and_blocks_are_whole(self, models):
+    def test_the_tables_and_blocks_of_the_model_card_are_whole(self, models):
         lines = (models / "bundle" / "README.md").read_text(encoding="utf-8").splitlines()
         assert not [line for line in lines if "{" in line or "None" in line]
         assert sum(line.startswith("```") for line in lines) % 2 == 0
@@ -365,7 +367,9 @@ def program(request, cases, tmp_path_factory):
 class TestTorch:
     """torch's exported program; tracing takes seconds."""
 
-    def test_it_takes_any_sides_from_32_and_gives_the_networks_logits(self, program):
+    def test_an_exported_program_takes_any_sides_from_32_and_gives_the_networks_logits(
+        self, program
+    ):
         made, bundle = program
         loaded = open_program(bundle / "model.pt2")
         for shape in ((1, 1, 32, 41, 37), (3, 1, 35, 32, 63)):
@@ -373,7 +377,7 @@ class TestTorch:
             with torch.inference_mode():
                 torch.testing.assert_close(loaded(hu), OnHu(made, (-160, 240))(hu))
 
-    def test_its_bundle_is_complete_and_its_card_shows_how_to_load_it(self, program):
+    def test_the_bundle_of_a_program_is_complete_and_its_card_shows_how_to_load_it(self, program):
         _, bundle = program
         assert names(bundle) == ["README.md", "model.pt2", "parity.json", "preparation.json"]
         assert 'torch.export.load("model.pt2")' in card(bundle)

@@ -123,7 +123,9 @@ def require_same_grid(grid, other):
 class TestTurnedFiles:
     @settings(max_examples=24)
     @given(patient=patients(), turn=turns, crop=crops, grid=grids, ending=endings)
-    def test_both_files_turned_give_the_same_case(self, prepare, patient, turn, crop, grid, ending):
+    def test_a_ct_and_label_that_are_both_turned_give_the_same_case(
+        self, prepare, patient, turn, crop, grid, ending
+    ):
         how = {"ending": ending, "crop": crop, "margin_mm": 3.0, **grid}
         straight = prepare(*patient, **how)
         require_same_case(prepare(*(turned(image, turn) for image in patient), **how), straight)

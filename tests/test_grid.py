@@ -40,10 +40,10 @@ def last_corner(grid):
 
 
 class TestBox:
-    def test_its_shape_is_stop_minus_start(self):
+    def test_the_shape_of_a_box_is_stop_minus_start(self):
         assert Box((1, -2, 3), (4, 3, 10)).shape_zyx == (3, 5, 7)
 
-    def test_its_slices_cut_it_out_of_an_array(self):
+    def test_the_slices_of_a_box_cut_it_out_of_an_array(self):
         array = np.arange(5 * 6 * 7).reshape(5, 6, 7)
         cut = array[Box((1, 2, 3), (3, 6, 5)).slices]
         np.testing.assert_array_equal(cut, array[1:3, 2:6, 3:5])
@@ -118,7 +118,7 @@ class TestGrid:
         assert after == Grid((2, 1, 1), (6.0, 1.0, 1.0), (0.0, 0.0, 1.5))
 
     @given(grids)
-    def test_it_comes_back_from_json_as_it_was(self, grid):
+    def test_a_grid_comes_back_from_json_as_it_was(self, grid):
         assert Grid.from_dict(grid.to_dict()) == grid
 
 
@@ -146,7 +146,7 @@ class TestOrientation:
         np.testing.assert_array_equal(from_lps(to_lps(array, orientation), orientation), array)
 
     @pytest.mark.parametrize("orientation", ORIENTATIONS)
-    def test_it_is_what_simpleitk_does_to_array_and_grid(self, orientation):
+    def test_turning_to_lps_is_what_simpleitk_does_to_array_and_grid(self, orientation):
         grid, image = tilted(orientation)
         turned = sitk.DICOMOrient(image, "LPS")
         ours = lps_grid(grid, orientation)

@@ -57,7 +57,7 @@ class TestOnlyRegularFiles:
             read_label(path, None)
 
     @pytest.mark.parametrize("name", ["pipe", "device"])
-    def test_it_is_neither_dicom_nor_a_text(self, tmp_path, name):
+    def test_a_pipe_or_a_device_is_neither_dicom_nor_a_text(self, tmp_path, name):
         path = without_end(tmp_path / name)
         assert not is_dicom(path)
         with pytest.raises(SourceError, match="not a file"):

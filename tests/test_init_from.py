@@ -47,13 +47,15 @@ def largest_difference(one, other):
 
 class TestTheWeights:
     @pytest.mark.parametrize("name", ["best.pt", "last.pt"])
-    def test_they_are_the_averaged_ones(self, project, other, name):
+    def test_training_begins_with_the_averaged_weights_of_another_model(self, project, other, name):
         still = SHORT | {"lr": 1e-12, "schedule": "constant"}
         assert project.train("--init-from", other.models / name, **still).exit_code == 0
         assert largest_difference(project.last.model, other.last.average) < 1e-9
         assert largest_difference(project.last.model, other.last.model) > 1e-4
 
-    def test_they_are_the_weights_where_there_is_no_average(self, project, trained):
+    def test_training_begins_with_the_plain_weights_of_a_model_without_an_average(
+        self, project, trained
+    ):
         still = SHORT | {"lr": 1e-12, "schedule": "constant"}
         project.train("--init-from", trained.models / "last.pt", **still)
         assert largest_difference(project.last.model, trained.last.model) < 1e-9
@@ -111,7 +113,9 @@ class TestRefusals:
 
 
 class TestPatientsItHasLearntFrom:
-    def test_that_are_to_judge_now_are_told(self, project, other, caplog):
+    def test_patients_the_first_model_learnt_from_are_named_where_they_are_to_judge_now(
+        self, project, other, caplog
+    ):
         split = json.loads((other.models / "split.json").read_text(encoding="utf-8"))
         seen, too, *rest = split["train"]
         mine = {"train": rest, "validation": [seen, *split["validation"]], "test": [too]}
@@ -125,7 +129,9 @@ class TestPatientsItHasLearntFrom:
             for role, patient in (("validation", seen), ("test", too))
         ]
 
-    def test_that_are_trained_on_again_are_not_worth_a_word(self, project, other, caplog):
+    def test_patients_the_first_model_learnt_from_are_not_named_where_they_are_trained_on_again(
+        self, project, other, caplog
+    ):
         project.train("--init-from", other.models / "best.pt", **SHORT)
         assert not [one for one in caplog.messages if "was trained on" in one]
 

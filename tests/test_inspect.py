@@ -118,7 +118,7 @@ class TestSound:
         # 6·7·8 voxels less 3, of 9·10·11 mm
         assert inspected.liver_ml == pytest.approx(333 * 0.99)
 
-    def test_both_are_turned_to_lps(self, write_case, inspect):
+    def test_a_sound_ct_and_its_label_are_both_turned_to_lps(self, write_case, inspect):
         flipped = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
         inspected, severities = inspect(write_case(direction=flipped))
         assert severities == {}

@@ -40,7 +40,7 @@ class TestJournal:
     def test_of_a_new_store_nothing_is_known(self, out):
         assert Journal(out).read() == {}
 
-    def test_it_takes_the_manifest_away_and_knows_what_it_listed(self, out, entry):
+    def test_the_journal_takes_the_manifest_away_and_knows_what_it_listed(self, out, entry):
         one = entry("1")
         write_manifest(out, Manifest({"1": one}, {}))
         Journal(out).begin()
@@ -138,11 +138,11 @@ class TestJournal:
 
 
 class TestStateFolder:
-    def test_it_lies_beside_the_store_and_is_its_own(self, tmp_path):
+    def test_every_store_has_a_state_folder_of_its_own_beside_it(self, tmp_path):
         assert state_folder(tmp_path / "cases") == tmp_path / STATE / "cases"
         assert state_folder(tmp_path / "other") == tmp_path / STATE / "other"
 
-    def test_it_is_one_however_the_store_is_named(self, out, monkeypatch):
+    def test_a_store_has_one_state_folder_however_it_is_named(self, out, monkeypatch):
         monkeypatch.chdir(out)
         for name in (Path(), Path("../cases"), Path("../cases/../cases")):
             assert state_folder(name) == state_folder(out)

@@ -336,20 +336,20 @@ def src(tmp_path, example):
 
 
 class TestEveryLayout:
-    def test_it_is_recognised_and_no_other_is(self, src, example):
+    def test_every_layout_is_recognised_as_itself_and_as_no_other(self, src, example):
         layout, reason = choose(src, "auto")
         assert layout.name == example.layout
         assert reason.startswith(f"{example.layout}: ")
         assert "would fit too" not in reason
 
     @pytest.mark.parametrize("forced", [False, True])
-    def test_its_cases_are_found(self, src, example, forced):
+    def test_the_cases_of_every_layout_are_found(self, src, example, forced):
         result = scan(src, layout=example.layout if forced else "auto")
         found = {case.case_id: (case.ct, case.label) for case in result.cases}
         assert found == {key: (src / ct, src / label) for key, (ct, label) in example.cases.items()}
         assert result.layout == example.layout
 
-    def test_its_cases_have_names_patients_and_a_root(self, src, example):
+    def test_the_cases_of_every_layout_have_names_patients_and_a_root(self, src, example):
         for case in scan(src, layout="auto").cases:
             assert case.names == example.names
             assert case.patient_id == case.case_id
@@ -481,7 +481,7 @@ class TestCaseCount:
         assert found.path == str(tmp_path / "dataset.json")
         assert found.fact == "dataset.json announces 3 training cases, 2 are there"
 
-    def test_its_policy_may_make_it_an_error(self, counted, rules):
+    def test_the_policy_may_make_a_wrong_count_of_cases_an_error(self, counted, rules):
         (found,) = counted(1, rules=rules(case_count="error"))
         assert found.severity == "error"
 
@@ -592,7 +592,7 @@ class TestLists:
         assert [case.case_id for case in result.cases] == ["a"]
         assert [p.rule for p in result.problems if p.severity == "skipped"] == ["safe_id"]
 
-    def test_its_patient_wins_over_the_expression(self, listed):
+    def test_the_patient_in_a_list_wins_over_the_expression(self, listed):
         result = listed("ct,label,patient_id\na.nii,x/a.nii,p\n", patient_id="(a)")
         assert [case.patient_id for case in result.cases] == ["p"]
 

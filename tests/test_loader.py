@@ -493,13 +493,13 @@ class TestPartOfAnEpoch:
 
 
 class TestMeter:
-    def test_it_counts_samples_and_their_stored_bytes(self, kept_root):
+    def test_the_meter_counts_samples_and_their_stored_bytes(self, kept_root):
         loader = make_loader(kept_root)
         list(loader.epoch(0))
         assert loader.meter.samples == 10
         assert loader.meter.bytes == 10 * 16 * 18 * 20 * 3
 
-    def test_it_counts_one_epoch_at_a_time(self, kept_root):
+    def test_the_meter_counts_one_epoch_at_a_time(self, kept_root):
         loader = make_loader(kept_root)
         list(loader.epoch(0))
         list(loader.epoch(1))

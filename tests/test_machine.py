@@ -54,7 +54,7 @@ def allowed():
 
 
 class TestFreeMemory:
-    def test_it_is_some_of_the_machines(self):
+    def test_free_memory_is_some_of_the_machines(self):
         assert 0 < free_memory_bytes() < psutil.virtual_memory().total
 
     def test_without_control_groups_it_is_the_machines(self, tmp_path):

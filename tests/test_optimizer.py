@@ -64,16 +64,18 @@ class TestRates:
     @pytest.mark.parametrize(
         ("schedule", "middle"), [("constant", 0.1), ("cosine", 0.05), ("poly", 0.1 * 0.5**0.9)]
     )
-    def test_it_begins_whole_and_is_this_in_the_middle(self, schedule, middle):
+    def test_a_learning_rate_begins_whole_and_has_the_value_of_its_schedule_in_the_middle(
+        self, schedule, middle
+    ):
         rate = make_rate(params(schedule=schedule), 100)
         assert rate(0, 0) == pytest.approx(0.1)
         assert rate(50, 0) == pytest.approx(middle)
 
     @pytest.mark.parametrize("schedule", ["cosine", "poly"])
-    def test_it_ends_near_zero(self, schedule):
+    def test_a_falling_learning_rate_ends_near_zero(self, schedule):
         assert 0 < make_rate(params(schedule=schedule), 100)(99, 0) < 0.002
 
-    def test_it_rises_evenly_in_the_warm_up_and_falls_after_it(self):
+    def test_a_learning_rate_rises_evenly_in_the_warm_up_and_falls_after_it(self):
         rate = make_rate(params(schedule="cosine", warmup_steps=4), 104)
         assert [rate(step, 0) for step in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
         assert rate(54, 0) == pytest.approx(0.05)
@@ -91,7 +93,7 @@ class TestRates:
         steps=st.integers(1, 20),
         time_share=st.floats(0, 2),
     )
-    def test_it_is_never_above_the_learning_rate_nor_below_zero(
+    def test_no_schedule_goes_above_the_learning_rate_or_below_zero(
         self, schedule, warmup_steps, steps, time_share
     ):
         rate = make_rate(params(schedule=schedule, warmup_steps=warmup_steps), steps)

@@ -163,7 +163,7 @@ class TestForeground:
             )
             assert holds(plan.sample(0, 0).box, voxel)
 
-    def test_it_is_centred_on_the_voxel_where_there_is_room(self):
+    def test_a_foreground_patch_is_centred_on_its_voxel_where_there_is_room(self):
         voxel = np.array([[20, 25, 31]], np.int32)
         plan = make_plan({"case": (40, 50, 60)}, foreground_of=lambda _: voxel, foreground_share=1)
         box = plan.sample(0, 0).box

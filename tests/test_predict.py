@@ -96,7 +96,7 @@ def test_a_model_of_patches_predicts_too(write_ct, write_model, predict):
     assert geometry("mask.nii")[0] == (30, 26, 22)
 
 
-def test_it_tells_the_livers_volume(write_ct, write_model, predict):
+def test_predict_says_the_livers_volume(write_ct, write_model, predict):
     model = write_model(brightness_network(), preprocess={"grid": "keep"})
     ended = predict("--model", model, "--ct", write_ct(), "--out", "mask.nii.gz")
     # a ball of radius 5 has 515 voxels, each of 0.0818 ml
@@ -225,7 +225,7 @@ class TestChoices:
     def test_holes_are_filled(self, found, odd_ct):
         assert found(odd_ct, "--fill-holes").sum() == 515 + 33
 
-    def test_both_leave_one_whole_piece(self, found, odd_ct):
+    def test_largest_piece_and_filled_holes_together_leave_one_whole_piece(self, found, odd_ct):
         np.testing.assert_array_equal(found(odd_ct, "--keep-largest", "--fill-holes"), LIVER)
 
     def test_mirroring_changes_nothing_for_a_network_without_a_side(self, found, odd_ct):
@@ -258,7 +258,7 @@ class TestSeveralModels:
         image = sitk.ReadImage("mask_probability.nii.gz")
         return sitk.GetArrayFromImage(image).max()
 
-    def test_their_probabilities_are_averaged(self, sure, write_ct, predict):
+    def test_the_probabilities_of_several_models_are_averaged(self, sure, write_ct, predict):
         first, other = sure("a.pt", np.log(0.9 / 0.1)), sure("b.pt", np.log(0.2 / 0.8))
         models = ("--model", first, "--model", other)
         predict(*models, "--ct", write_ct(), "--out", "mask.nii.gz", "--probabilities")

@@ -285,7 +285,7 @@ class TestAgain:
         assert done() == ["2.nii.gz"]
 
     @pytest.mark.parametrize("args", [["--overlap", "0.25"], ["--fill-holes"]])
-    def test_other_choices_predict_all_again(self, done, predict, args):
+    def test_a_folder_is_predicted_again_with_other_choices(self, done, predict, args):
         predict(*args)
         assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
 
@@ -327,7 +327,7 @@ class TestAgain:
         assert mask.read_bytes() == b"corrected by hand"
         assert done() == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
 
-    def test_nor_is_it_replaced_for_a_ct_that_took_its_name(
+    def test_a_corrected_mask_is_not_replaced_for_a_ct_that_took_its_name(
         self, done, predict, tmp_path, write_ct
     ):
         (tmp_path / "masks" / "1.nii.gz").write_bytes(b"corrected by hand")

@@ -173,7 +173,7 @@ class TestShortages:
             FileNotFoundError(errno.ENOENT, "out of memory"),
         ],
     )
-    def test_other_errors_are_no_shortage(self, error):
+    def test_errors_that_name_no_memory_are_not_called_a_shortage(self, error):
         assert not is_shortage(error)
         with pytest.raises(type(error)), naming_shortage("ct"):
             raise error

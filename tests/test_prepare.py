@@ -247,7 +247,7 @@ class TestLabelCrop:
         box = label_box(mask, (5.0, 1.0, 2.0), 4.0)
         assert box == Box((9, 16, 1), (16, 32, 11))
 
-    def test_it_ends_at_the_edge(self):
+    def test_a_crop_around_the_label_ends_at_the_edge_of_the_ct(self):
         mask = np.ones((4, 5, 6), np.uint8)
         assert label_box(mask, (1.0, 1.0, 1.0), 100.0) == Box((0, 0, 0), (4, 5, 6))
 
@@ -346,7 +346,7 @@ class TestForeground:
 class TestKey:
     DIGESTS = {"ct": "a" * 64, "label": "b" * 64}  # noqa: RUF012 - nobody changes it
 
-    def test_it_changes_with_either_file_the_case_and_every_parameter(self, write_case):
+    def test_a_case_key_changes_with_either_file_the_case_and_every_parameter(self, write_case):
         files = write_case()
         keys = {
             case_key(files, KEEP, self.DIGESTS),
@@ -361,7 +361,7 @@ class TestKey:
         }
         assert len(keys) == 9
 
-    def test_it_does_not_change_when_the_files_move(self, write_case):
+    def test_a_case_key_does_not_change_when_the_files_move(self, write_case):
         here, there = write_case(folder="here"), write_case(folder="there/deep")
         assert case_key(here, KEEP, self.DIGESTS) == case_key(there, KEEP, self.DIGESTS)
 
@@ -422,7 +422,7 @@ class TestNotebook:
         # half a HU from rounding, the rest from Pillow
         assert np.abs(ours.volume - theirs).max() < 0.52
 
-    def test_its_bilinear_label_is_no_mask_and_ours_is(self, files, ours):
+    def test_the_notebooks_bilinear_label_is_not_a_mask_and_ours_is(self, files, ours):
         theirs = self.notebook(files.label)
         between = (theirs > 0) & (theirs < 1)
         assert between.sum() > 500  # as class numbers these become 0: the liver shrinks

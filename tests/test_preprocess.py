@@ -216,7 +216,7 @@ class TestOneRun:
         preprocess(src)
         assert bytes_of(src) == before
 
-    def test_both_formats_hold_the_same_arrays(self, preprocess, write_dataset, tmp_path):
+    def test_zarr_and_hdf5_stores_hold_the_same_arrays(self, preprocess, write_dataset, tmp_path):
         src = write_dataset()
         for stored in ("zarr", "hdf5"):
             preprocess(src, out=stored, changes={"preprocess.format": stored})
@@ -245,7 +245,9 @@ class TestProblems:
 
     MESSY = {"data.exclude": ["3", "99"]}  # noqa: RUF012 - nobody changes it
 
-    def test_it_has_a_version_counts_and_one_entry_each(self, preprocess, messy, store):
+    def test_problems_json_has_a_version_counts_and_one_entry_for_each_problem(
+        self, preprocess, messy, store
+    ):
         preprocess(messy, changes=self.MESSY)
         told = json.loads((store.parent / "problems.json").read_text(encoding="utf-8"))
         assert sorted(told) == ["counts", "labels", "problems", "schema_version", "sha256"]
@@ -256,7 +258,7 @@ class TestProblems:
         severities = [problem["severity"] for problem in told["problems"]]
         assert told["counts"] == {name: severities.count(name) for name in set(severities)}
 
-    def test_it_is_sorted_by_case_path_and_rule(self, preprocess, messy, store):
+    def test_problems_json_is_sorted_by_case_path_and_rule(self, preprocess, messy, store):
         preprocess(messy, changes=self.MESSY)
         problems = json.loads((store.parent / "problems.json").read_text())["problems"]
         keys = [(one["case_id"], one["path"], one["rule"]) for one in problems]
@@ -692,7 +694,7 @@ class TestPolicies:
         assert cases_written(store, state) == []
 
     @pytest.mark.parametrize("is_settled", [True, False])
-    def test_and_back_to_warn_it_is_there_without_being_prepared_again(
+    def test_a_case_under_a_policy_changed_back_to_warn_is_there_without_being_prepared_again(
         self, preprocess, doubted, store, is_settled
     ):
         if not is_settled:
@@ -779,7 +781,7 @@ class TestPolicies:
 
 
 class TestCheckOnly:
-    def test_it_writes_the_two_pages_and_no_store(self, preprocess, write_dataset, store):
+    def test_check_only_writes_the_two_pages_and_no_store(self, preprocess, write_dataset, store):
         src = write_dataset()
         cut_short(src / "image/2/2.nii.gz")
         ended = preprocess(src, "--check-only")
@@ -789,7 +791,9 @@ class TestCheckOnly:
         assert problems_of(store) == [("skipped", "truncated", "2")]
         assert b"data:image/jpeg" in pages_of(store)[1]
 
-    def test_it_finds_what_a_run_finds(self, preprocess, write_dataset, write_case, tmp_path):
+    def test_check_only_finds_what_a_run_finds(
+        self, preprocess, write_dataset, write_case, tmp_path
+    ):
         src = write_dataset(["1"])
         write_case("2", label=small_liver())
         write_case("3", ct=padded_hu())
@@ -798,7 +802,7 @@ class TestCheckOnly:
         preprocess(src, out="stored/cases", changes=changes)
         assert pages_of(tmp_path / "checked/cases")[0] == pages_of(tmp_path / "stored/cases")[0]
 
-    def test_its_exit_code_is_2_for_an_error(self, preprocess, write_dataset, store):
+    def test_check_only_ends_with_2_for_an_error(self, preprocess, write_dataset, store):
         src = write_dataset(["1"], label=small_liver())
         ended = preprocess(src, "--check-only", changes={"rules.liver_volume": "error"})
         assert ended.exit_code == 2
@@ -821,7 +825,9 @@ class TestCheckOnly:
         assert state_of(store) == state
         assert CaseStore(store).case_ids == ["1", "2", "3"]
 
-    def test_it_takes_nothing_from_later_runs(self, preprocess, old_dataset, write_case, store):
+    def test_check_only_takes_nothing_from_later_runs(
+        self, preprocess, old_dataset, write_case, store
+    ):
         src = old_dataset()
         write_case("2", ct=padded_hu())
         settle(src)
@@ -910,7 +916,9 @@ class TestCasesThatAreGone:
             shutil.rmtree(src / folder / "2")
         return src
 
-    def test_they_leave_the_manifest_and_stay_on_the_disk(self, preprocess, src_without_2, store):
+    def test_cases_that_are_gone_leave_the_manifest_and_stay_on_the_disk(
+        self, preprocess, src_without_2, store
+    ):
         preprocess(src_without_2)
         assert CaseStore(store).case_ids == ["1", "3"]
         assert (store / "2.zarr").is_dir()

@@ -181,7 +181,7 @@ class TestPage:
         [only] = cards_of(page([card("torso")]))
         assert "prepared 30·20·10 prepared 0.7·0.75·5 mm" in text_of(only)
 
-    def test_it_says_that_it_is_not_for_clinical_use(self, page):
+    def test_qc_says_that_it_is_not_for_clinical_use(self, page):
         assert "Not for clinical use" in page()
 
     def test_a_case_that_was_left_out_has_a_card_with_the_reason(self, page):
@@ -249,7 +249,7 @@ class TestPage:
         assert "alert(&#34;1&#34;)" in html
         assert 'alert("' not in html
 
-    def test_it_asks_for_nothing_outside_itself(self, page):
+    def test_a_small_qc_page_asks_for_nothing_outside_itself(self, page):
         html = page([card()], [problem()])
         assert "default-src 'none'" in html
         assert not re.search(r"""(src|href)\s*=\s*["'](?!data:image/jpeg|#)""", html)
@@ -318,11 +318,11 @@ class TestLargePage:
         images = re.findall("<img [^>]+>", large)
         assert ["lazy" in image for image in images] == [False] * INSIDE + [True] * 2
 
-    def test_it_loads_pictures_from_its_own_folder_and_nothing_else(self, large):
+    def test_a_large_qc_page_loads_pictures_from_its_own_folder_and_nothing_else(self, large):
         assert "default-src 'none'; img-src data: 'self' file:; " in large
         assert not re.search(r"""(src|href)\s*=\s*["'](?!data:image/jpeg|#|qc_files/\w)""", large)
 
-    def test_it_says_which_folder_belongs_to_it(self, large, page):
+    def test_a_large_qc_page_says_which_folder_belongs_to_it(self, large, page):
         words = "all others in the folder qc_files beside it"
         assert words in text_of(large)
         assert words not in text_of(page([card()]))

@@ -76,7 +76,7 @@ def test_on_two_machines_each_is_the_first_of_its_own(two):
     assert [one["apart"][1] for one in said] == ["from 0", "from 1"]
 
 
-def test_their_batches_together_are_those_of_one_process(two):
+def test_the_batches_of_two_ranks_together_are_those_of_one_process(two):
     folder, said = two
     store = CaseStore(folder / "cases")
     plan = Plan.of_store(store, patch_zyx=(16, 18, 20), patches_per_case=2, seed=3)
@@ -91,7 +91,7 @@ def test_their_batches_together_are_those_of_one_process(two):
     assert said[1]["sums"] == expected[1::2]
 
 
-def test_they_hold_the_training_set_in_one_memory_without_a_name(two):
+def test_the_ranks_of_a_machine_hold_the_training_set_in_one_memory_without_a_name(two):
     _, said = two
     assert [one["maps"] for one in said] == [1, 1]
 

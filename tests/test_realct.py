@@ -268,7 +268,9 @@ class TestOddFiles:
 
 
 class TestLabelOnAnotherGrid:
-    def test_it_is_brought_to_the_ct_by_geometry_and_not_by_index(self, slab, realct):
+    def test_a_real_label_on_another_grid_is_mapped_to_the_ct_by_geometry_and_not_by_index(
+        self, slab, realct
+    ):
         store, problems = slab
         assert ("fixed", "label_grid") in told(problems, "dicom")
         hu, liver = store.image("dicom"), store.mask("dicom") == 1
@@ -339,7 +341,7 @@ class TestPredictingEach:
         [ct] = (realct / "LiverDataset/image" / case_id).iterdir()
         assert reported(predict(ct, "mask.nii.gz")) == reported(ct)
 
-    def test_that_of_a_dicom_series_is_on_the_grid_of_its_slices(self, realct, predict):
+    def test_the_mask_of_a_dicom_series_is_on_the_grid_of_its_slices(self, realct, predict):
         folder = realct / "dicom/series-jpeg2000"
         reader = sitk.ImageSeriesReader()
         reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))

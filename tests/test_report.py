@@ -162,10 +162,10 @@ class TestReport:
         page = write_page(scores_of("a"), scores_of("b", hd95_mm=math.inf))
         assert "without 1 case that has no finite value" in page.text
 
-    def test_it_says_what_it_is_not_for(self, write_page):
+    def test_the_report_says_that_it_is_not_for_clinical_use(self, write_page):
         assert "Not for clinical use" in write_page(scores_of()).text
 
-    def test_it_can_be_written_without_a_case(self, write_page):
+    def test_a_report_can_be_written_without_a_case(self, write_page):
         assert len(write_page().rows) == 1
 
     def test_a_problem_is_told_with_its_file_and_what_to_do(self, write_page):
@@ -219,12 +219,14 @@ class TestLargeReport:
         found = re.findall(r'loading="lazy" decoding="async" width="(\d+)" height="(\d+)"', html)
         assert found == [(f"{INSIDE + 1}", "7"), (f"{INSIDE + 2}", "7")]
 
-    def test_it_loads_pictures_from_its_own_folder_and_nothing_else(self, large, tmp_path):
+    def test_a_large_report_loads_pictures_from_its_own_folder_and_nothing_else(
+        self, large, tmp_path
+    ):
         html = (tmp_path / "reports" / "report.html").read_text(encoding="utf-8")
         assert "default-src 'none'; img-src data: 'self' file:; " in html
         assert all(re.match(r"data:image/png|report_files/\w+\.png$", a) for a in large.addresses)
 
-    def test_it_says_which_folder_belongs_to_it(self, large, write_page):
+    def test_a_large_report_says_which_folder_belongs_to_it(self, large, write_page):
         words = "all others in the folder report_files beside it"
         assert words in large.text
         assert words not in write_page(scores_of()).text
@@ -344,7 +346,7 @@ class TestCasePicture:
         mask[2:8, 4:12, 3:7] = 1  # 8 mm on both sides of an axial slice
         return mask
 
-    def test_both_outlines_are_drawn(self):
+    def test_the_outlines_of_truth_and_prediction_are_both_drawn(self):
         picture = self.draw(truth=self.block(), prediction=np.roll(self.block(), 3, axis=1))
         assert coloured(picture, TRUTH_COLOUR).any()
         assert coloured(picture, PREDICTION_COLOUR).any()

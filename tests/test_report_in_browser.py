@@ -204,7 +204,7 @@ def test_a_dark_screen_gets_a_dark_page(page):
     assert luminance(page.execute_script(background)) < 0.05 < 0.8 < light
 
 
-def test_it_prints_across_the_page_with_all_columns(page):
+def test_the_report_prints_across_the_page_with_all_columns(page):
     printed = page.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
     pdf = base64.b64decode(printed["data"])
     assert pdf.startswith(b"%PDF")

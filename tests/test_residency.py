@@ -30,7 +30,7 @@ class TestAuto:
             (13, 15, None, "disk"),
         ],
     )
-    def test_it_takes_the_fastest_place_with_room(self, needed, host, device, kind):
+    def test_auto_residency_takes_the_fastest_place_with_room(self, needed, host, device, kind):
         assert choose("auto", needed * GB, room(host=host, device=device)).kind == kind
 
     def test_on_the_cpu_a_training_step_takes_its_share_of_the_host(self):
@@ -49,7 +49,7 @@ class TestAuto:
     def test_no_more_is_kept_of_a_disk_than_there_is(self):
         assert choose("disk", 10**6, room()).budget_bytes == 10**6
 
-    def test_it_says_how_much_there_is_and_how_much_room(self):
+    def test_residency_says_how_much_data_there_is_and_how_much_room(self):
         assert choose("auto", 3 * GB, room(host=11)).why == "3.0 GB decoded, room for 8.0 GB"
         said = choose("auto", 30 * GB, room(host=11)).why
         assert said == "30.0 GB decoded, room for 8.0 GB; at most 2.0 GB of it stay in memory"

@@ -82,7 +82,7 @@ class TestRestoreMask:
         return read_ct(path), hu == 110
 
     @pytest.mark.parametrize("crop", ["none", "body"])
-    def test_it_undoes_preparing_where_the_grid_is_kept(self, source, crop):
+    def test_restoring_a_mask_undoes_preparing_where_the_grid_is_kept(self, source, crop):
         ct, liver = source
         params = PreprocessParams.model_validate({**PREPROCESS, "crop": crop, "grid": "keep"})
         prepared = prepare_volume(ct, as_hu(ct), params)
@@ -213,7 +213,7 @@ class TestPlaneByPlane:
         assert probability[~inside].max() == 0
         assert probability[inside].min() > 0
 
-    def test_both_lie_in_the_order_of_the_cts_file(self):
+    def test_a_restored_mask_and_probability_lie_in_the_order_of_the_cts_file(self):
         sideways = Place(Box.whole((4, 5, 6)), Grid((5, 6, 4), (1.0, 1.0, 1.0)), "SLP")
         volume = np.random.default_rng(0).random((4, 5, 6), np.float32)
         restored = restore(iter(volume), 4, sideways, with_probability=True)
@@ -223,7 +223,7 @@ class TestPlaneByPlane:
 
 class TestInsideBox:
     @pytest.mark.parametrize("orientation", ORIENTATIONS)
-    def test_it_keeps_just_what_restoring_can_reach(self, orientation):
+    def test_the_inside_of_a_box_is_just_what_restoring_can_reach(self, orientation):
         place = {
             "box": Box((1, 2, 3), (5, 4, 8)),
             "source_grid": Grid((8, 9, 10), (1.0, 1.0, 1.0)),
@@ -233,7 +233,7 @@ class TestInsideBox:
         assert kept.sum() == 4 * 2 * 5
         assert np.array_equal(kept, restore_mask(np.ones((4, 2, 5), np.float32), **place))
 
-    def test_it_leaves_the_inside_as_it_is(self):
+    def test_a_mask_cut_to_its_box_is_unchanged_inside(self):
         grid = Grid((6, 7, 8), (1.0, 1.0, 1.0))
         mask = ball((6, 7, 8), (3, 3, 3), 2).astype(np.uint8)
         box = Box((0, 3, 0), (6, 7, 8))

@@ -191,12 +191,12 @@ class TestResumingEqualsNeverStopping:
 
 
 class TestGoingOn:
-    def test_it_says_after_which_epoch_it_goes_on(self, copied, caplog):
+    def test_a_resumed_run_says_after_which_epoch_it_goes_on(self, copied, caplog):
         caplog.set_level(logging.INFO)
         copied.train()
         assert caplog.messages == ["going on after epoch 2"]
 
-    def test_it_says_after_which_batch_it_goes_on(self, project, caplog):
+    def test_a_resumed_run_says_after_which_batch_it_goes_on(self, project, caplog):
         caplog.set_level(logging.INFO)
         stop_after_a_step(project)
         stop_after_a_step(project)
@@ -250,7 +250,7 @@ class TestGoingOn:
 
 
 class TestAnotherRun:
-    def test_other_parameters_start_afresh_with_one_line(self, copied, project, caplog):
+    def test_a_run_with_other_parameters_starts_afresh_with_one_line(self, copied, project, caplog):
         caplog.set_level(logging.INFO)
         changes = {"lr": 0.001, "epochs": 1}
         copied.train(**changes)
@@ -283,7 +283,7 @@ class TestAnotherRun:
         stop_after_a_step(copied, split_file=copied.root / "mine.json")
         assert "(the split differs); starting afresh" in caplog.text
 
-    def test_other_data_of_the_same_cases_start_afresh(self, copied, tmp_path, caplog):
+    def test_a_run_on_other_data_of_the_same_cases_starts_afresh(self, copied, tmp_path, caplog):
         caplog.set_level(logging.INFO)
         others = [ball_case(f"case-{index}", seed=index + 100) for index in range(8)]
         stop_after_a_step(Project(copied.root, write_store(tmp_path / "others", others)))
@@ -409,7 +409,7 @@ class TestCheckpoints:
     def checkpoint(self, trained):
         return trained.last
 
-    def test_it_carries_what_the_model_came_from(self, trained, checkpoint):
+    def test_a_checkpoint_carries_what_the_model_came_from(self, trained, checkpoint):
         manifest = read_manifest(trained.cases)
         split = json.loads((trained.models / "split.json").read_text(encoding="utf-8"))
         assert checkpoint.train == read_params(trained.root / "params.yaml").train.model_dump(

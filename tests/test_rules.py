@@ -136,7 +136,7 @@ class TestHeader:
         turned = (0.6, -0.8, 0.0, 0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
         assert header.direction(FILE, grid(direction=turned)) is None
 
-    def test_other_angles_break(self):
+    def test_a_direction_with_other_than_right_angles_breaks_its_rule(self):
         sheared = (1.0, 0.1, 0.0, 0.0, 0.995, 0.0, 0.0, 0.0, 1.0)
         found = header.direction(FILE, grid(direction=sheared))
         # rows (1, 0.1, 0) and (0, 0.995, 0) have the product 0.0995
@@ -177,7 +177,7 @@ class TestHeader:
 
 
 class TestSeries:
-    def test_even_distances_pass(self):
+    def test_a_series_with_even_slice_distances_passes(self):
         assert series.dicom_gaps(FILE, [23.0, 25.5, 28.0, 30.5]) is None
 
     @pytest.mark.parametrize("positions", [[5.0], [5.0, 9.0]])

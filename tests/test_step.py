@@ -162,7 +162,7 @@ class TestAverage:
         assert weights(trainer.network) == pytest.approx([1, 0])
         assert weights(trainer.model) == pytest.approx([0.9, 0])
 
-    def test_it_waits_for_the_last_batch_of_a_group(self):
+    def test_the_average_of_weights_waits_for_the_last_batch_of_a_group(self):
         trainer = make_trainer(Brightness(), ema=0.999)
         train_batch(trainer, RIGHT, Group(2, False, 0), News())
         assert weights(trainer.model) == [0, 0]
@@ -230,7 +230,9 @@ class TestNotFinite:
         ],
         ids=["nan", "inf", "gradient"],
     )
-    def test_it_is_told_before_the_weights_and_their_average_change(self, loss, said):
+    def test_a_loss_that_is_not_finite_is_reported_before_the_weights_and_their_average_change(
+        self, loss, said
+    ):
         trainer = make_trainer(Brightness(), loss=loss, ema=0.5, clip_norm=1.0)
         with pytest.raises(NotFinite, match=said):
             train_batch(trainer, RIGHT, ALONE, News())

@@ -116,7 +116,7 @@ def never(cases, tmp_path):
 @posix
 class TestASignal:
     @pytest.mark.parametrize("name", NAMES)
-    def test_it_saves_in_the_middle_of_the_epoch_and_says_where(self, trainee, project, name):
+    def test_a_signal_saves_in_the_middle_of_the_epoch_and_says_where(self, trainee, project, name):
         trainee.train(project, **ENDLESS)
         wait_for((project.models / "last.pt").is_file)
         trainee.interrupt(name)
@@ -139,7 +139,7 @@ class TestASignal:
         assert code == STOPPED
         assert_ends_as(project, never, **changes)
 
-    def test_it_ends_validation_too_which_is_made_anew(self, trainee, project, never):
+    def test_a_signal_ends_validation_too_which_is_done_again(self, trainee, project, never):
         changes = EVERY_STEP | {"epochs": 2, "steps_per_epoch": 1, "validation_share": 0.6}
         trainee.train(project, **changes)
         wait_for((project.models / "last.pt").is_file)  # after the epoch's only step
@@ -165,7 +165,7 @@ class TestASignal:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", NAMES)
-    def test_it_is_the_exit_code_of_the_command(self, project, name):
+    def test_a_signal_gives_the_exit_code_of_the_command(self, project, name):
         arguments = project.arguments(**ENDLESS)
         process = python("-m", "pipeline.train", *arguments, cwd=project.root, wait=False)
         try:

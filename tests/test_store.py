@@ -431,7 +431,7 @@ class TestManifest:
         """The line of one case that lies in the store."""
         return entry_of(case.info, tmp_path, write_case(tmp_path, case, backends()["zarr"]))
 
-    def test_it_is_read_back(self, entry, tmp_path):
+    def test_a_manifest_is_read_back(self, entry, tmp_path):
         written = Manifest({"case-1": entry}, {"crop": "body"})
         write_manifest(tmp_path, written)
         assert read_manifest(tmp_path) == written
@@ -444,14 +444,16 @@ class TestManifest:
         older = replace(entry, source_shape_zyx=None, source_spacing_zyx_mm=None)
         assert entry_from_dict(fields) == older
 
-    def test_its_digest_depends_on_ids_and_keys_alone(self, entry):
+    def test_the_digest_of_a_manifest_depends_on_ids_and_keys_alone(self, entry):
         a, b = replace(entry, case_id="a"), replace(entry, case_id="b", files={}, liver_ml=1.0)
         digest = Manifest({"a": a, "b": b}, {}).digest
         assert Manifest({"b": replace(b, liver_ml=2.0), "a": a}, {"x": 1}).digest == digest
         assert Manifest({"a": a}, {}).digest != digest
         assert Manifest({"a": a, "b": replace(b, key="other")}, {}).digest != digest
 
-    def test_it_lists_every_file_of_a_case_with_size_and_digest(self, backend, case, tmp_path):
+    def test_a_manifest_lists_every_file_of_a_case_with_size_and_digest(
+        self, backend, case, tmp_path
+    ):
         path = write_case(tmp_path, case, backend)
         files = entry_of(case.info, tmp_path, path).files
         contents = bytes_of(path)
@@ -470,7 +472,9 @@ class TestManifest:
         assert manifest.cases == {name: odd}
         assert len(manifest.digest) == 64
 
-    def test_its_own_digest_is_taken_with_zeros_in_the_digests_place(self, entry, tmp_path):
+    def test_the_manifests_own_digest_is_taken_with_zeros_in_the_digests_place(
+        self, entry, tmp_path
+    ):
         write_manifest(tmp_path, Manifest({"case-1": entry}, {}))
         text = (tmp_path / "manifest.json").read_text(encoding="utf-8")
         own = json.loads(text)["sha256"]

@@ -38,7 +38,7 @@ def scores_of(case_id="c1", role="test", **values):
 
 
 class TestSummary:
-    def test_it_has_the_mean_and_the_median_of_each_score(self):
+    def test_the_summary_has_the_mean_and_the_median_of_each_score(self):
         summary = summarise([scores_of(dice=dice) for dice in (0.6, 0.9, 0.96)])
         assert summary["cases"] == 3
         assert summary["dice"]["mean"] == 0.82
@@ -122,7 +122,7 @@ class TestInterval:
         shuffled = [values[i] for i in order], [patients[i] for i in order]
         assert mean_interval(*shuffled) == mean_interval(values, patients)
 
-    def test_it_is_the_same_however_many_are_drawn_at_once(self, monkeypatch):
+    def test_an_interval_is_the_same_however_many_patients_are_drawn_at_once(self, monkeypatch):
         values, patients = [0.91, 0.73, 0.88, 0.94], ["a", "b", "c", "d"]
         at_once = mean_interval(values, patients)
         monkeypatch.setattr("stages.evaluate.summary.DRAWN_AT_ONCE", 1000)

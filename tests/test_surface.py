@@ -220,7 +220,7 @@ class TestSurfaceDice:
     @pytest.mark.parametrize(
         ("tolerance_mm", "near"), [(5.9, 8 + 8), (6.0, 12 + 8), (7.9, 12 + 8), (8.0, 24)]
     )
-    def test_it_is_the_share_of_the_area_that_is_near(self, tolerance_mm, near):
+    def test_surface_dice_is_the_share_of_the_area_that_is_near(self, tolerance_mm, near):
         one, two = voxels((5, 5, 5)), voxels((5, 5, 5), (5, 5, 9))
         ways = surface_distances(two, one, SPACING_ZYX_MM)
         assert surface_dice(ways, tolerance_mm) == pytest.approx(near / 24)

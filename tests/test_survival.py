@@ -278,7 +278,7 @@ class TestFullDisk:
     WHOLE = {"preprocess.crop": "none", "preprocess.grid": "keep"}  # noqa: RUF012 - not changed
 
     @pytest.mark.parametrize("stored_as", ["zarr", "hdf5"])
-    def test_it_ends_with_2_no_half_a_case_and_the_next_run_completes(
+    def test_a_full_disk_ends_with_2_leaves_no_half_a_case_and_the_next_run_completes(
         self, command, preprocess, write_dataset, write_case, tmp_path, stored_as
     ):
         changes = {**self.WHOLE, "preprocess.format": stored_as}

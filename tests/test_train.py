@@ -159,7 +159,7 @@ class TestReproducible:
         hdf5.train()
         assert_same(hdf5.last.model, trained.last.model)
 
-    def test_other_peoples_random_numbers_are_neither_used_nor_changed(self, project):
+    def test_training_neither_uses_nor_changes_the_random_numbers_of_other_code(self, project):
         torch.manual_seed(5)
         before = torch.random.get_rng_state()
         project.train(epochs=1)
@@ -374,7 +374,7 @@ class TestEnding:
 
 
 class TestDeterministic:
-    def test_it_trains_gives_the_same_bits_twice_and_leaves_torch_as_it_was(
+    def test_deterministic_training_gives_the_same_bits_twice_and_leaves_torch_as_it_was(
         self, project, tmp_path
     ):
         again = Project(tmp_path / "again", project.cases)
@@ -436,7 +436,7 @@ def averaged(cases, tmp_path_factory):
 
 
 class TestAveragedWeights:
-    def test_they_are_not_the_weights_that_are_trained(self, averaged):
+    def test_averaged_weights_are_not_the_weights_that_are_trained(self, averaged):
         name = "conv.layers.0.weight"
         assert not torch.equal(averaged.last.average[name], averaged.last.model[name])
 
@@ -485,20 +485,20 @@ class TestBar:
             bar.step(tally, Meter(), left_s)
         return terminal.getvalue()
 
-    def test_it_shows_the_steps_and_how_the_epoch_goes(self, monkeypatch):
+    def test_the_bar_shows_the_steps_and_how_the_epoch_goes(self, monkeypatch):
         shown = self.shown(monkeypatch, Terminal())
         assert "4/10" in shown
         assert "loss=0.5000, acc=0.6250, iou=0.250" in shown
         assert "left=" not in shown
 
-    def test_it_shows_the_minutes_left_where_the_clock_ends_the_run(self, monkeypatch):
+    def test_the_bar_shows_the_minutes_left_where_the_clock_ends_the_run(self, monkeypatch):
         shown = self.shown(monkeypatch, Terminal(), steps=None, left_s=90)
         assert "left=1.5min" in shown
 
-    def test_it_is_not_shown_where_there_is_no_terminal(self, monkeypatch):
+    def test_the_bar_is_not_shown_where_there_is_no_terminal(self, monkeypatch):
         assert self.shown(monkeypatch, io.StringIO()) == ""
 
-    def test_it_is_not_shown_by_other_processes_than_the_first(self, monkeypatch):
+    def test_the_bar_is_not_shown_by_other_processes_than_the_first(self, monkeypatch):
         assert self.shown(monkeypatch, Terminal(), is_shown=False) == ""
 
 
@@ -512,7 +512,7 @@ class TestNetworkInput:
         assert to_network_input(self.HU, None).tolist() == [-1000, -160, 40, 240, 3000]
 
     @pytest.mark.parametrize("hu_window", [None, (-160, 240)])
-    def test_it_is_float32_and_leaves_the_volume_alone(self, hu_window):
+    def test_the_input_of_the_network_is_float32_and_leaves_the_volume_alone(self, hu_window):
         volume = self.HU.float()
         assert to_network_input(volume, hu_window).dtype == torch.float32
         assert volume.tolist() == [-1000, -160, 40, 240, 3000]
@@ -532,7 +532,7 @@ class TestMemory:
 
 
 @pytest.mark.slow
-def test_it_overfits_two_patches(tmp_path):
+def test_training_overfits_two_patches(tmp_path):
     project = Project(tmp_path, write_balls(tmp_path / "cases", count=2))
     ended = project.train(
         patch_zyx=None,
@@ -554,7 +554,7 @@ def test_it_overfits_two_patches(tmp_path):
 
 class TestResidency:
     @pytest.mark.parametrize("kind", ["disk", "host", "device"])
-    def test_it_does_not_change_the_model(self, trained, project, kind):
+    def test_residency_does_not_change_the_model(self, trained, project, kind):
         project.train(residency=kind)
         assert_same(project.last.model, trained.last.model)
 
@@ -576,7 +576,7 @@ class TestAugmentation:
         dict.fromkeys(AugmentationParams.model_fields) | {"flip": {"probability_zyx": [1, 0, 0]}}
     )
 
-    def test_it_changes_what_is_learnt(self, trained, project):
+    def test_augmentation_changes_what_is_learnt(self, trained, project):
         project.train(augmentation=dict(self.FLIP))
         ours, theirs = project.last.model, trained.last.model
         assert not torch.equal(ours["conv.layers.0.weight"], theirs["conv.layers.0.weight"])

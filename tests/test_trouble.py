@@ -80,7 +80,9 @@ def meet(tmp_path):
 
 
 class TestMessage:
-    def test_it_names_the_parameter_the_cases_the_file_and_the_fix(self, meet):
+    def test_a_loss_that_is_no_number_names_the_parameter_the_cases_the_file_and_the_fix(
+        self, meet
+    ):
         trouble = meet()
         assert str(trouble.error) == (
             f"train.lr: the loss became nan on a batch of case-2, case-7; {trouble.path} has the"

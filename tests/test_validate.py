@@ -60,7 +60,7 @@ class TestScores:
         assert [one.dice for one in found] == [2 * v / (v + voxels) for v in liver]
         assert [one.iou for one in found] == [v / voxels for v in liver]
 
-    def test_they_are_sorted_by_case(self, cases):
+    def test_validation_scores_are_sorted_by_case(self, cases):
         found = scores(cases, ["case-2", "case-0", "case-1"])
         assert [one.case for one in found] == ["case-0", "case-1", "case-2"]
 
@@ -110,7 +110,7 @@ class TestStopping:
 
 
 class TestMeans:
-    def test_they_are_over_cases(self):
+    def test_validation_means_are_over_cases(self):
         row = mean_scores([Score("a", 0.5, 0.2), Score("b", 1.0, 0.6)])
         assert row == pytest.approx({"validation/dice": 0.75, "validation/iou": 0.4})
 

@@ -308,7 +308,7 @@ class TestMLflow:
         assert run.data.params == {"train.lr": "0.1", "train.augment.p": "[1, 2]"}
         assert run.data.metrics == {"epoch": 1.0}
 
-    def test_its_status_tells_whether_the_run_is_finished(self, runs, tmp_path):
+    def test_the_status_in_mlflow_says_whether_the_run_is_finished(self, runs, tmp_path):
         tell("mlflow", tmp_path, known=[], new=ROWS)
         trackers = open_trackers(["mlflow"], tmp_path, run_key="f" * 64, params={})
         trackers.begin([])

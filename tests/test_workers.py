@@ -212,7 +212,9 @@ class TestGivenUpCases:
 
         return problem
 
-    def test_it_is_skipped_under_the_name_of_its_ct(self, given_up_on, tmp_path):
+    def test_a_case_whose_processes_were_killed_is_skipped_under_the_name_of_its_ct(
+        self, given_up_on, tmp_path
+    ):
         found = given_up_on(-9, 1)
         assert (found.severity, found.rule, found.case_id) == ("skipped", "killed", "7")
         assert found.path == str(tmp_path / "ct.nii")
