@@ -143,10 +143,11 @@ class TestWithoutPreamble:
             without_preamble(folder / name)
         np.testing.assert_array_equal(as_hu(read_ct(folder)), counted())
 
-    def test_a_bare_slice_that_ends_early_is_refused_by_name(self, write_series):
+    @pytest.mark.parametrize("left", [-30, 400, 250])  # within the voxels, the header, its start
+    def test_a_bare_slice_that_ends_early_is_refused_by_name(self, write_series, left):
         folder = write_series()
         without_preamble(folder / "b")
-        (folder / "b").write_bytes((folder / "b").read_bytes()[:-30])
+        (folder / "b").write_bytes((folder / "b").read_bytes()[:left])
         error = refusal(read_ct, folder)
         assert (error.rule, error.where) == ("truncated", folder / "b")
 
@@ -425,7 +426,15 @@ class TestSlicesThatDisagree:
         folder = write_series()
         (folder / NAMES[4]).write_bytes(b"\xff" * (folder / NAMES[0]).stat().st_size)
         fact = finding(read_ct(folder), "dicom_mixed").fact
-        assert "1 file is called like slices but not DICOM" in fact
+        assert "1 file is called like slices but not DICOM images" in fact
+
+    def test_a_damaged_slice_that_states_no_class_and_no_size_is_told(self, write_series):
+        folder = write_series()
+        content = (folder / NAMES[4]).read_bytes()
+        content = content.replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.9.9.9\0")
+        content = content.replace(b"\x28\x00\x10\x00US", b"\x28\x00\x0f\x00US")  # its rows
+        (folder / NAMES[4]).write_bytes(content.replace(b"CS\x02\x00CT", b"CS\x02\x00C~"))
+        assert "(damaged, or cut off?)" in finding(read_ct(folder), "dicom_mixed").fact
 
     def test_two_frames_of_reference_are_told_and_one_for_every_slice_is_not(self, slices):
         two = slices(lambda k: {"FrameOfReferenceUID": f"1.2.{k // 3}"})

@@ -20,6 +20,7 @@ from stages.preprocess.reading.agree import disagreements, interleaved
 from stages.preprocess.reading.below import files_below
 from stages.preprocess.reading.dicom_kind import (
     CONVERT,
+    UNKNOWN_CLASS,
     holds_several,
     is_image,
     is_localizer,
@@ -33,6 +34,7 @@ from stages.preprocess.rules import series as rules
 
 SLICE_ENDINGS = (".dcm", ".dicom", ".ima")
 NO_DICOM = "no DICOM file"
+NO_IMAGE = "holds no image"
 RIVAL = 0.5  # of the most slices: a series with so many may be meant as well
 Numbers = Literal["alike", "whole", "fractions"]
 
@@ -105,7 +107,7 @@ def _images(folder: Path) -> tuple[list[tuple[Path, Any]], dict[Path, str]]:
         if not is_image(header):
             unused[path] = name_of(header)
         elif not header.get("Rows"):
-            unused[path] = "holds no image"
+            unused[path] = NO_IMAGE
         else:
             images.append((path, header))
     return images, unused
@@ -195,19 +197,21 @@ def _lost_parts(
 
 
 def _lookalikes(kept: Sequence[stack.Slice], unused: Mapping[Path, str]) -> Iterator[str]:
-    """Files that are called as the slices are but are no DICOM: they may be slices, damaged."""
+    """Files that are called as the slices are but are nothing: they may be slices, damaged."""
     endings = {one.path.suffix.lower() for one in kept}
     usual = float(np.median([one.path.stat().st_size for one in kept]))
-    count = sum(
-        path.suffix.lower() in endings
-        and not is_hidden(path.name)
-        and (path.suffix.lower() in SLICE_ENDINGS or path.stat().st_size > usual / 2)
-        for path, reason in unused.items()
-        if reason == NO_DICOM
-    )
+    alike = [path for path in unused if path.suffix.lower() in endings]
+    count = sum(_may_be_damaged(path, unused[path], usual) for path in alike)
     if count:
         files = "1 file is" if count == 1 else f"{count} files are"
-        yield f"{files} called like slices but not DICOM (damaged, or cut off?)"
+        yield f"{files} called like slices but not DICOM images (damaged, or cut off?)"
+
+
+def _may_be_damaged(path: Path, reason: str, usual_bytes: float) -> bool:
+    if is_hidden(path.name) or reason not in (NO_DICOM, NO_IMAGE, UNKNOWN_CLASS):
+        return False
+    is_called_so = path.suffix.lower() in SLICE_ENDINGS and reason == NO_DICOM
+    return is_called_so or path.stat().st_size > usual_bytes / 2
 
 
 def _numbers(kept: Sequence[stack.Slice]) -> Numbers:

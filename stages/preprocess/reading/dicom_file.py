@@ -164,8 +164,9 @@ def _require_all_bytes(path: Path, header: Any, header_bytes: int, found: int) -
     """Refuse a file that ends within its header, or within voxels that are not compressed."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    is_image = "Image Storage" in getattr(header.file_meta.get(SOP_CLASS), "name", "")
-    if is_image and not header.get("Rows"):
+    classes = (header.file_meta.get(SOP_CLASS), header.get("SOPClassUID"))
+    is_image = any("Image Storage" in getattr(uid, "name", "") for uid in classes)
+    if not header.get("Rows") and (is_image or header.get("Modality") == "CT"):
         fact = f"ends early: {found:,} bytes hold no whole header"
         raise SourceError(path, fact, EXPORT, rule="truncated")
     if not header.get("Rows"):

@@ -26,6 +26,7 @@ USUAL_NAMES = {
 NO_IMAGES = ("AU", "DOC", "KO", "PLAN", "PR", "REG", "RTDOSE", "RTPLAN", "RTSTRUCT", "SEG", "SR")
 BEFORE_A_VOWEL = ("A", "E", "I", "MR", "O", "X")
 LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM"}
+UNKNOWN_CLASS = "an object of a class of its own"
 CONVERT = "convert it to a NIfTI file on the CT's grid, for instance with 3D Slicer"
 
 
@@ -44,7 +45,7 @@ def name_of(header: Any) -> str:
     name = _standard_name(uid)
     if name:
         return f"{'an' if name.startswith(BEFORE_A_VOWEL) else 'a'} {name}"
-    return f"a {modality} object" if modality in NO_IMAGES else "an object of a class of its own"
+    return f"a {modality} object" if modality in NO_IMAGES else UNKNOWN_CLASS
 
 
 def is_image(header: Any) -> bool:
