@@ -298,6 +298,10 @@ class TestBeside:
     def test_names_beside_each_other_as_published_sets_have_them(self, found, ct, label, case_id):
         assert found(ct, label) == {case_id: (ct, label)}
 
+    def test_pairs_in_two_ways_in_one_folder_are_refused_by_both(self, refused):
+        message = refused("1.nii", "1_mask.nii", "P2/ct.nii", "P2/liver.nii")
+        assert "in 2 places: . (each folder holds a CT and a label), . (CTs and labels" in message
+
     def test_a_label_of_another_structure_is_not_the_livers(self, refused):
         assert "no layout that is known" in refused("1.nii", "1_spleen.nii", "1_tumor_mask.nii")
 

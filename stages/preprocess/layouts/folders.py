@@ -30,12 +30,9 @@ def groups(tree: Tree) -> list[Group]:
 
 
 def _below(tree: Tree, folder: Path, *, sure: bool, depth: int = DEPTH) -> Iterator[Group]:
-    for way in WAYS:
-        group = way(tree, folder)
-        if group and (group.pair or not sure):
-            yield group
-            return
-    if depth:
+    found = [group for way in WAYS if (group := way(tree, folder)) and (group.pair or not sure)]
+    yield from found
+    if depth and not found:
         for each in tree.folders(folder):
             yield from _below(tree, each, sure=sure, depth=depth - 1)
 
@@ -48,11 +45,17 @@ def _only(tree: Tree) -> Group | None:
     """
     found = groups(tree)
     if len(found) > 1:
-        places = ", ".join(str(group.where) for group in found[:SHOWN])
+        places = ", ".join(_place(group, found) for group in found[:SHOWN])
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         fact = f"holds CTs and labels in {len(found)} places: {places}{more}"
         raise SourceError(tree.root, fact, "use one of them as --src, or write a list of all cases")
     return found[0] if found else None
+
+
+def _place(group: Group, found: list[Group]) -> str:
+    """Where a group lies, and how, if another lies there in another way."""
+    is_alone = [one.where for one in found].count(group.where) == 1
+    return str(group.where) if is_alone else f"{group.where} ({group.how})"
 
 
 def _sign(tree: Tree) -> str | None:
