@@ -43,17 +43,42 @@ def replacing(path: Path) -> Iterator[Path]:
     scratch = path.with_name(_own_name())
     partial = scratch / path.name
     try:
-        scratch.mkdir()
-        (scratch / MARK).touch()
-        yield partial
-        _flush(partial)
-        _require_undisturbed(scratch, path)
-        if path.is_dir() and not partial.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
-        _put(partial, path)
+        with named(path):
+            scratch.mkdir()
+            (scratch / MARK).touch()
+            yield partial
+            _flush(partial)
+            _require_undisturbed(scratch, path)
+            if path.is_dir() and not partial.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
+            _put(partial, path)
     finally:
-        remove(scratch)
+        _clear(scratch)
     _remove_old_partials(path.parent)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an error of the disk name this file: a read or a write that fails names none itself."""
+    try:
+        yield
+    except OSError as error:
+        # a library's own words, without a number, would give way to the name
+        if error.errno is not None and (not error.filename or PARTIAL in str(error.filename)):
+            error.filename = str(path)
+        raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; an OSError names it."""
+    with named(path):
+        return path.read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; an OSError names it."""
+    with named(path):
+        return path.read_text(encoding="utf-8")
 
 
 def remove(path: Path) -> None:
@@ -142,6 +167,12 @@ def _require_undisturbed(scratch: Path, path: Path) -> None:
     if not (scratch / MARK).is_file():
         fact = "was removed while it was being written; does another run write here?"
         raise FileNotFoundError(errno.ENOENT, fact, str(path))
+
+
+def _clear(scratch: Path) -> None:
+    """Delete a temporary folder; what a failing disk keeps of it, a later writer deletes."""
+    with contextlib.suppress(OSError):  # it would hide why nothing was written
+        remove(scratch)
 
 
 def _remove_old_partials(folder: Path) -> None:

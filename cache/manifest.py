@@ -9,7 +9,7 @@ from typing import Any
 
 from cache.case import FORMAT_VERSION, CaseInfo
 from cache.errors import StoreError
-from cache.files import ATTEMPTS, PAUSE_S, json_text, write_text
+from cache.files import ATTEMPTS, PAUSE_S, json_text, named, read_bytes, write_text
 from cache.jsons import parsed
 from cache.orientation import lps_grid
 
@@ -154,7 +154,7 @@ def case_files(path: Path) -> list[Path]:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, read block by block."""
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -185,7 +185,7 @@ def read_manifest(root: Path) -> Manifest:
     if not path.is_file():
         raise StoreError(path, "there is no prepared data here", REBUILD)
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         fields = parsed(content.decode("utf-8"))
         if "sha256" not in fields:  # format version 1 has no digest; a later one may do otherwise
             check_version(path, fields)

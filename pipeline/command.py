@@ -5,7 +5,6 @@ Exit 1: a bug, with its traceback. Exit 130: Ctrl-C; what is finished is kept. E
 try again later): training was asked to stop and has saved all of it.
 """
 
-import errno
 import functools
 import io
 import logging
@@ -18,19 +17,7 @@ import click
 
 from cache.errors import DataError
 from cache.shown import shown, shown_lines
-
-# what a disk, a permission or a wrong place is to blame for, and no bug
-MACHINE_FAULTS = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
+from pipeline.faults import fix_of, is_of_the_machine
 
 STOPPED = 75
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
@@ -73,10 +60,9 @@ def command(function: Callable[..., None]) -> click.Command:
             click.echo("stopped; run it again to go on", err=True)
             sys.exit(INTERRUPTED)
         except OSError as error:
-            if error.errno not in MACHINE_FAULTS:
+            if not is_of_the_machine(error):
                 raise
-            fix = "free space, close what has it open, or name another place"
-            _end(f"{shown(error.filename or 'writing')}: {error.strerror}\n  fix: {fix}")
+            _end(f"{shown(error.filename or 'the disk')}: {error.strerror}\n  fix: {fix_of(error)}")
 
     return click.command(run)
 

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cache.errors import ParamsError
+from cache.files import named
 from stages.evaluate.params import EvaluateParams
 from stages.phantom.params import PhantomParams
 from stages.preprocess.params import LayoutName, PreprocessParams
@@ -90,7 +91,8 @@ def read_text(path: Path) -> str:
         fix = "run it where params.yaml is, or name one with --params"
         raise ParamsError(path, "there is no such file", fix)
     try:
-        return path.read_text(encoding="utf-8")
+        with named(path):
+            return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         fix = "save it as UTF-8"
         raise ParamsError(path, f"is no valid YAML: {error}", fix) from error

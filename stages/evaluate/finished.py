@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.case import Role
-from cache.files import remove, write_text
+from cache.files import named, read_bytes, remove, write_text
 from cache.manifest import Entry, entry_to_dict, sha256_of
 from cache.sealed import sealed_line, unsealed_line
 from cache.state import state_folder
@@ -104,7 +104,7 @@ class FinishedCases:
     def add(self, finished: Finished) -> None:
         """Write down a case whose mask and picture are on the disk."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8", newline="\n") as file:
+        with named(self._path), self._path.open("a", encoding="utf-8", newline="\n") as file:
             # the line before may have been cut short, by a kill or a full disk
             file.write("\n" + sealed_line(asdict(finished)))
 
@@ -127,7 +127,7 @@ def _has_digest(path: Path, sha256: str) -> bool:
 def _read(path: Path) -> dict[str, Finished]:
     """The last line of each case; a line that is not whole leaves its case to be done again."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_bytes(path).splitlines()
     except FileNotFoundError:
         return {}
     found = {}

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from cache.errors import StoreError
+from cache.files import read_text
 from cache.jsons import parsed
 from cache.sealed import unsealed
 
@@ -55,7 +56,7 @@ def read_problems(path: Path) -> KnownProblems | None:
     if not path.is_file():
         return None
     try:
-        document = unsealed(parsed(path.read_text(encoding="utf-8")), is_old=True)
+        document = unsealed(parsed(read_text(path)), is_old=True)
         if document["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {document['schema_version']}")
         problems = [_shortened(fields) for fields in document["problems"]]

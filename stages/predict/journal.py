@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from cache.errors import DataError, SourceError
-from cache.files import write_json
+from cache.files import named, read_bytes, write_json
 from cache.jsons import parsed
 from cache.sealed import sealed, unsealed
 from stages.preprocess.reading.below import files_below
@@ -123,7 +123,7 @@ class Journal:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file; its time would change with every copy of the folder."""
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -155,7 +155,7 @@ def _read(path: Path) -> dict[str, Entry]:
         DataError: it is damaged, so that nobody knows which masks somebody has changed.
     """
     try:
-        fields = parsed(path.read_bytes().decode("utf-8"))
+        fields = parsed(read_bytes(path).decode("utf-8"))
         version = fields["schema_version"]
         if version < WITHOUT_DIGEST:
             return {}  # it has no digests of masks: all CTs are predicted again

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import SourceError
-from cache.files import write_text
+from cache.files import named, write_text
 from cache.sealed import sealed_line, unsealed_line
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.layouts.tree import is_hidden
@@ -97,7 +97,7 @@ def hash_files(paths: Iterable[Path]) -> dict[str, Known]:
     for path in paths:
         require_regular(path)
         stamp = stamp_of(path.stat())
-        with path.open("rb") as file:
+        with named(path), path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         found[absolute(path)] = Known(stamp, digest)
     return found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cache import lock
 from cache.errors import StoreError
-from cache.files import remove, write_text
+from cache.files import named, read_bytes, remove, write_text
 from cache.manifest import NAME, Entry, entry_from_dict, entry_to_dict, read_manifest
 from cache.sealed import sealed_line, unsealed_line
 from cache.state import state_folder
@@ -36,7 +36,7 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Write down a case that is whole in the store."""
-        with self._path.open("a", encoding="utf-8", newline="\n") as file:
+        with named(self._path), self._path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(_line(entry))
 
     def end(self, unlisted: dict[str, Entry]) -> None:
@@ -60,7 +60,7 @@ class Journal:
 
     def _lines(self) -> list[bytes]:
         try:
-            return self._path.read_bytes().splitlines()
+            return read_bytes(self._path).splitlines()
         except FileNotFoundError:
             return []  # of a new store, or one that came from elsewhere
 

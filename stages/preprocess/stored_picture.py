@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cache.errors import StoreError
-from cache.files import replacing
+from cache.files import read_bytes, replacing
 from cache.sealed import sealed_bytes, unsealed_bytes
 
 
@@ -28,6 +28,6 @@ def write_picture(path: Path, jpeg: bytes, *, fix: str) -> None:
 def read_picture(path: Path) -> bytes | None:
     """The bytes of a picture; None if it is not there, or not as it was written."""
     try:
-        return unsealed_bytes(path.read_bytes())
+        return unsealed_bytes(read_bytes(path))
     except (FileNotFoundError, ValueError):
         return None
