@@ -147,20 +147,26 @@ def _fact(fault: Any, fields: dict[str, Any]) -> str:
 
 def _nearest(location: Sequence[Any]) -> str:
     """Offer the known key that is most like an unknown one."""
+    return _did_you_mean(location, _known(location))
+
+
+def _similar(location: Sequence[Any], fields: dict[str, Any]) -> str:
+    """Offer the unknown key that was written where one is missing."""
+    section: Any = fields
+    for part in location[:-1]:
+        section = section[part]
+    unknown = [str(name) for name in section if name not in _known(location)]
+    return _did_you_mean(location, unknown, "; is it")
+
+
+def _known(location: Sequence[Any]) -> list[str]:
+    """All keys of the section that a key is in."""
     model: Any = Params
     for part in location[:-1]:
         annotation = model.model_fields[part].annotation
         # a section that may be null is a union of its model and None
         model = next(one for one in (*get_args(annotation), annotation) if one is not NoneType)
-    return _did_you_mean(location, list(model.model_fields))
-
-
-def _similar(location: Sequence[Any], fields: dict[str, Any]) -> str:
-    """Offer the key that was written where one is missing."""
-    section: Any = fields
-    for part in location[:-1]:
-        section = section[part]
-    return _did_you_mean(location, [str(name) for name in section], "; is it")
+    return list(model.model_fields)
 
 
 def _did_you_mean(location: Sequence[Any], names: list[str], words: str = "; did you mean") -> str:

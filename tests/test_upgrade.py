@@ -75,6 +75,12 @@ class TestOldFiles:
         assert all(comment in rest for comment in comments(old))  # in their order
         assert (tmp_path / "params.yaml.bak").read_text(encoding="utf-8") == old
 
+    def test_a_key_that_is_known_is_not_offered_for_one_that_is_missing(self):
+        with pytest.raises(ParamsError) as caught:
+            read_params(FORMATS / "params-before-upgrade.yaml")
+        assert "rules.dicom_phases is missing\n" in caught.value.fact
+        assert "is it" not in caught.value.fact
+
     def test_what_was_not_done_before_is_not_done_afterwards(self, upgrade):
         _, new = upgrade((FORMATS / "params-first.yaml").read_text(encoding="utf-8"))
         assert leaves(new)["train.augmentation"] is None
