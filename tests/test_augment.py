@@ -148,7 +148,7 @@ def test_a_bend_moves_every_voxel_by_the_coarse_points_around_it():
     assert moved == pytest.approx(expected, abs=1e-4)
 
 
-def test_with_no_draw_it_is_the_window_of_the_stacked_volumes(noisy):
+def test_augmentation_with_no_draw_is_the_window_of_the_stacked_volumes(noisy):
     batch = batch_of(*noisy, [None, None])
     volumes, masks = network_input(batch, WINDOW)
     assert torch.equal(volumes, to_network_input(torch.stack(batch.volumes), WINDOW)[:, None])

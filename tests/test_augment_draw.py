@@ -107,15 +107,15 @@ def test_a_draw_survives_pickling():
     assert pickle.loads(pickle.dumps(one)) == one
 
 
-def test_with_everything_off_nothing_is_drawn():
+def test_augmentation_that_is_off_draws_nothing():
     assert drawn({}) == Draw()
 
 
-def test_at_probability_0_nothing_is_drawn():
+def test_augmentation_of_probability_0_is_never_drawn():
     assert {drawn(with_probability(0.0), seed) for seed in range(50)} == {Draw()}
 
 
-def test_at_probability_1_everything_is_drawn():
+def test_augmentation_of_probability_1_is_always_drawn():
     for seed in range(50):
         one = drawn(with_probability(1.0), seed)
         assert one.warp.flips_zyx == (True, True, True)

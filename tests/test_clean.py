@@ -24,7 +24,7 @@ BIG = ((1, 4), (1, 4), (1, 4))
 
 
 class TestKeepLargest:
-    def test_the_smaller_pieces_go(self):
+    def test_the_smaller_pieces_of_a_mask_are_removed(self):
         mask = blocks(BIG, ((6, 7), (6, 8), (6, 9)), ((0, 1), (7, 8), (0, 1)))
         keep_largest(mask)
         np.testing.assert_array_equal(mask, blocks(BIG))
@@ -34,7 +34,7 @@ class TestKeepLargest:
         keep_largest(mask)
         assert mask.sum() == 28
 
-    def test_of_two_alike_one_stays(self):
+    def test_one_of_two_pieces_of_equal_size_is_kept(self):
         mask = blocks(((0, 2), (0, 2), (0, 2)), ((5, 7), (5, 7), (5, 7)))
         keep_largest(mask)
         np.testing.assert_array_equal(mask, blocks(((0, 2), (0, 2), (0, 2))))

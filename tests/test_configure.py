@@ -41,11 +41,11 @@ def comments(path):
 
 
 class TestPresets:
-    def test_there_are_some(self):
+    def test_there_are_presets(self):
         assert {"liver", "notebook"} <= {path.stem for path in PRESET_FILES}
 
     @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.stem)
-    def test_each_is_a_complete_valid_file(self, path):
+    def test_every_preset_is_a_complete_valid_file(self, path):
         read_params(path)
 
     def test_a_file_nested_too_deeply_is_refused_as_one(self, tmp_path):
@@ -58,13 +58,13 @@ class TestPresets:
         read_params(repo / "params.yaml")
 
     @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.stem)
-    def test_each_is_for_ones_own_scans(self, path):
+    def test_every_preset_is_for_ones_own_scans(self, path):
         data = read_params(path).data
         assert data.phantoms == []
         assert data.src == "D:/LiverDataset"
 
     @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.stem)
-    def test_each_says_how_to_use_it(self, path):
+    def test_every_preset_says_how_to_use_it(self, path):
         command = f"python -m pipeline.configure --preset {path.stem} --src D:/LiverDataset"
         assert any(command in comment for comment in comments(path))
 

@@ -76,7 +76,7 @@ def test_an_item_is_int16_hu_with_a_channel_and_a_uint8_mask_without(root):
     assert (item["mask"].dtype, item["mask"].shape) == (torch.uint8, PATCH_ZYX)
 
 
-def test_without_workers_it_gives_the_plans_samples(root):
+def test_a_patch_dataset_without_workers_gives_the_plans_samples(root):
     assert_equal(loaded(make_dataset(root)), by_hand(root))
 
 

@@ -143,7 +143,7 @@ class TestThePrecision:
             require_sound_gradients(make_params(precision=precision), CPU)
 
     @pytest.mark.parametrize("precision", ["auto", "fp32"])
-    def test_full_precision_is_not(self, precision):
+    def test_full_precision_is_not_refused(self, precision):
         require_sound_gradients(make_params(precision=precision), CPU)
 
     @pytest.mark.parametrize("precision", ["auto", "bf16", "fp16", "fp32"])

@@ -143,7 +143,7 @@ class TestOneSeries:
         volume = read_ct(write_series())
         np.testing.assert_array_equal(as_hu(volume), counted())
 
-    def test_a_slope_counts_too(self, write_series):
+    def test_the_rescale_slope_of_a_series_is_applied_too(self, write_series):
         # stored 24, 27, … times 2 minus 1024
         volume = read_ct(write_series(RescaleSlope=2))
         np.testing.assert_array_equal(as_hu(volume), (counted() + 1024) * 2 - 1024)
@@ -448,7 +448,7 @@ class TestPictures:
         # turned to LPS: the feet come first, and rows run from front to back
         np.testing.assert_array_equal(volume.array, self.label()[:, ::-1])
 
-    def test_two_comes_before_ten(self, tmp_path):
+    def test_image_two_of_a_label_comes_before_image_ten(self, tmp_path):
         for name in ("s10.png", "s2.png", "s1.png"):
             (tmp_path / name).touch()
         assert [path.name for path in png_files(tmp_path)] == ["s1.png", "s2.png", "s10.png"]

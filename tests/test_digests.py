@@ -125,7 +125,7 @@ class TestQuiet:
         assert quiet(known) == known
 
     @pytest.mark.parametrize("ahead_ns", [0, HOUR_NS])
-    def test_one_of_now_or_of_the_future_is_not(self, file, ahead_ns):
+    def test_the_digest_of_a_file_written_now_or_in_the_future_is_not_quiet(self, file, ahead_ns):
         age(file, -ahead_ns)
         assert quiet(hash_files([file])) == {}
 
@@ -147,7 +147,7 @@ class TestOrigin:
         shortcuts.learn(read.known)
         assert Origin.remembered(case, shortcuts) == read
 
-    def test_one_file_that_was_touched_makes_it_unknown(self, case, place):
+    def test_one_file_that_was_touched_makes_the_origin_of_a_case_unknown(self, case, place):
         shortcuts = Shortcuts(place)
         shortcuts.learn(Origin.of(case).known)
         age(case.ct / "b.dcm")
@@ -169,7 +169,7 @@ class TestChanged:
         assert Origin.of(case).changed(case) == []
 
     @pytest.mark.parametrize("change", ["longer", "touched", "gone"])
-    def test_one_that_was_written_to_or_removed_is_named(self, case, change):
+    def test_a_source_file_that_was_written_to_or_removed_is_named(self, case, change):
         origin, file = Origin.of(case), case.ct / "b.dcm"
         if change == "longer":
             file.write_bytes(b"more voxels")
@@ -181,14 +181,14 @@ class TestChanged:
 
 
 class TestSourceFiles:
-    def test_of_a_volume_it_is_the_file(self, file):
+    def test_the_source_of_a_volume_is_its_file(self, file):
         assert source_files(file) == [file]
 
-    def test_of_a_mere_header_the_file_with_the_voxels_too(self, write_volume):
+    def test_the_file_with_the_voxels_is_a_source_of_a_mere_header_too(self, write_volume):
         header = write_volume("ct.mhd")
         assert source_files(header) == [header, header.with_suffix(".raw")]
 
-    def test_of_a_folder_all_files_below_it_sorted(self, tmp_path):
+    def test_the_sources_of_a_folder_are_all_files_below_it_sorted(self, tmp_path):
         for name in ("b.dcm", "a.dcm", "deep/c.dcm"):
             (tmp_path / "ct" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "ct" / name).write_text(name)
@@ -199,7 +199,7 @@ class TestSourceFiles:
             "deep/c.dcm",
         ]
 
-    def test_what_a_file_browser_leaves_in_a_folder_is_none_of_them(self, tmp_path):
+    def test_what_a_file_browser_leaves_in_a_folder_is_not_one_of_its_sources(self, tmp_path):
         for name in ("a.dcm", ".DS_Store", "Thumbs.db", "desktop.ini"):
             (tmp_path / name).write_text(name)
         assert source_files(tmp_path) == [tmp_path / "a.dcm"]
@@ -229,10 +229,10 @@ class TestCombined:
 
         return write
 
-    def test_of_one_file_it_is_its_own(self, file):
+    def test_the_combined_digest_of_one_file_is_its_own(self, file):
         assert self.digest_of(file) == hashlib.sha256(b"voxels").hexdigest()
 
-    def test_of_a_folder_it_stays_when_the_folder_moves(self, series):
+    def test_the_combined_digest_of_a_folder_stays_when_the_folder_moves(self, series):
         here, there = series("here", a="1", b="2"), series("deep/there", a="1", b="2")
         assert self.digest_of(here) == self.digest_of(there)
 

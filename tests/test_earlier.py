@@ -142,7 +142,7 @@ class TestBringBack:
         assert {name: (models / name).read_bytes() for name in before} == before
         assert names(models / EARLIER) == ["f" * 12]
 
-    def test_of_a_run_that_is_not_there_nothing_is_changed(self, write_run):
+    def test_to_ask_for_a_run_that_is_not_there_changes_nothing(self, write_run):
         models = write_run()
         put_aside(models)
         write_run("f" * 64)

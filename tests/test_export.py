@@ -197,11 +197,11 @@ class TestSample:
         [[z, y, x]] = places.tolist()
         assert liver[z : z + 20, y : y + 16, x : x + 16].sum() >= 0.9 * liver.sum()
 
-    def test_without_a_window_it_is_the_whole_case(self, cases, tmp_path):
+    def test_the_sample_of_a_model_without_a_window_is_the_whole_case(self, cases, tmp_path):
         sample = self.of(cases, tmp_path, train={"patch_zyx": None})
         np.testing.assert_array_equal(sample.volume, CaseStore(cases).image("case-5"))
 
-    def test_without_a_store_it_is_a_synthetic_ct_and_says_so(self, tmp_path):
+    def test_the_sample_without_a_store_is_a_synthetic_ct_and_says_so(self, tmp_path):
         sample = self.of(tmp_path / "none", tmp_path)
         assert sample.origin == "a synthetic CT (there is no store)"
         assert sample.volume.dtype == np.int16
@@ -286,7 +286,7 @@ class TestCard:
         assert training_cases(cases, checkpoint) is None
         assert training_cases(cases, replace(checkpoint, data_digest=digest)).counts["train"] == 5
 
-    def test_without_the_training_data_it_counts_patients_alone(self, other):
+    def test_the_model_card_without_the_training_data_counts_patients_alone(self, other):
         assert "| patients | 2 | 1 | 0 |" in card(other)
         assert "| cases |" not in card(other)
         assert "was not at hand" in card(other)
@@ -298,10 +298,10 @@ class TestCard:
     def test_the_model_card_gives_the_validation_dice_of_the_exported_epoch(self, models):
         assert "mean Dice 0.8750, lowest 0.8750, of 1 cases" in card(models / "bundle")
 
-    def test_of_weights_that_were_not_validated_it_gives_no_dice(self, other):
+    def test_the_model_card_of_weights_that_were_not_validated_gives_no_dice(self, other):
         assert "These weights have no validation Dice." in card(other)
 
-    def test_without_metrics_it_claims_no_test_score(self, models):
+    def test_the_model_card_without_metrics_claims_no_test_score(self, models):
         assert "No test scores were given" in card(models / "bundle")
 
     def test_metrics_are_quoted_as_given(self, other):
@@ -383,7 +383,7 @@ class TestTorch:
         assert 'torch.export.load("model.pt2")' in card(bundle)
         assert parity(bundle)["found"]["random"][0]["shape"] == [1, 1, 32, 35, 39]
 
-    def test_nothing_in_it_names_a_place_on_the_machine(self, program, repo):
+    def test_nothing_in_an_exported_program_names_a_place_on_the_machine(self, program, repo):
         with zipfile.ZipFile(program[1] / "model.pt2") as archive:
             for name in archive.namelist():
                 assert str(repo).encode() not in archive.read(name), name
@@ -399,7 +399,7 @@ def test_a_model_of_windows_too_small_for_torch_is_refused(model, tmp_path):
         export(model, tmp_path / "bundle", form=FORMS["torch"])
 
 
-def test_without_onnx_the_fix_is_named_and_nothing_is_left(model, cases, tmp_path, monkeypatch):
+def test_export_without_onnx_names_the_fix_and_leaves_nothing(model, cases, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ParamsError, match="onnx") as caught:
         export(model, tmp_path / "bundle", cases=cases)

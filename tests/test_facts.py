@@ -104,7 +104,7 @@ class TestTimes:
         ]
         assert waiting_share(history) == pytest.approx((3 * 0.2 + 1 * 0.6) / 4)
 
-    def test_nothing_recorded_is_no_share(self):
+    def test_the_share_of_waiting_is_none_where_nothing_was_recorded(self):
         assert waiting_share([{"epoch": 1.0}]) is None
 
     def test_training_tells_all_its_restarts_together(self):

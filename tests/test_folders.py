@@ -55,7 +55,7 @@ class TestWords:
             *("ImagePart1", "AbdomenCT-1K-ImagePart2", "DICOM", "liver_ct"),
         ],
     )
-    def test_a_name_of_cts(self, name):
+    def test_names_of_folders_of_cts_are_known(self, name):
         assert role(name) == "ct"
 
     @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ class TestWords:
             "liver_tumor_seg",
         ],
     )
-    def test_a_name_of_labels(self, name):
+    def test_names_of_folders_of_labels_are_known(self, name):
         assert role(name) == "label"
 
     @pytest.mark.parametrize("name", ["spleen", "masks_spleen", "tumor_seg", "kidneys-label"])

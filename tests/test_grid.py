@@ -54,7 +54,7 @@ class TestBox:
     def test_an_even_box_has_one_voxel_more_before_its_centre(self):
         assert Box.centred((10, 20, 30), (4, 2, 6)) == Box((8, 19, 27), (12, 21, 33))
 
-    def test_growing_moves_both_sides(self):
+    def test_growing_a_box_moves_both_its_sides(self):
         assert Box((5, 5, 5), (6, 7, 8)).grown((1, 2, 3)) == Box((4, 3, 2), (7, 9, 11))
 
     @given(boxes, shapes_zyx)
@@ -123,7 +123,7 @@ class TestGrid:
 
 
 class TestOrientation:
-    def test_there_are_48(self):
+    def test_there_are_48_orientations_of_three_axes(self):
         assert len(set(ORIENTATIONS)) == 48
 
     def test_lps_stays_as_it_is(self):

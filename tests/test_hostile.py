@@ -169,7 +169,9 @@ class TestDataOutside:
         ended = predict()
         assert ended.exit_code == 0, ended.output
 
-    def test_scoring_refuses_it_too(self, run_command, write_volume, tmp_path):
+    def test_scoring_refuses_a_header_whose_data_lie_outside_too(
+        self, run_command, write_volume, tmp_path
+    ):
         (tmp_path / "secret").write_bytes(bytes([0, 1] * 105))
         (tmp_path / "predictions").mkdir()
         self.header(tmp_path, "1.mhd", "../secret").rename(tmp_path / "predictions" / "1.mhd")

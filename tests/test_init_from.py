@@ -72,7 +72,7 @@ class TestTheWeights:
             assert record["file"] == "best.pt"
             assert len(bytes.fromhex(record["digest"])) == 32
 
-    def test_nothing_but_them_is_taken_over(self, begun, other):
+    def test_only_the_weights_of_another_model_are_taken_over(self, begun, other):
         assert begun.last.epoch == 1
         assert len(begun.last.history) == 1
         steps = [one["step"].item() for one in begun.last.optimizer["state"].values()]
@@ -137,7 +137,7 @@ class TestPatientsItHasLearntFrom:
 
 
 class TestGoingOn:
-    def test_the_same_model_goes_on(self, begun, other, caplog):
+    def test_a_run_that_began_with_the_same_model_goes_on(self, begun, other, caplog):
         caplog.set_level(logging.INFO)
         begun.train("--resume", "--init-from", other.models / "best.pt", **SHORT)
         assert caplog.messages == ["going on after epoch 1"]
@@ -154,7 +154,7 @@ class TestGoingOn:
         assert "(it began from best.pt, now from another.pt); starting afresh" in caplog.text
         assert begun.last.began_from["file"] == "another.pt"
 
-    def test_none_starts_afresh(self, begun, caplog):
+    def test_a_run_no_longer_begun_with_another_model_starts_afresh(self, begun, caplog):
         caplog.set_level(logging.INFO)
         begun.train(**SHORT)
         assert "(it began from best.pt, now from random weights); starting afresh" in caplog.text

@@ -450,7 +450,7 @@ class TestLiver:
         asked_for, _ = inspect(write_case(label=label), [1, 255])
         assert asked_for.mask.sum() == (label > 0).sum()
 
-    def test_255_alone_is_liver(self, write_case, inspect):
+    def test_255_is_liver_where_it_is_the_only_value(self, write_case, inspect):
         inspected, severities = inspect(write_case(label=255 * liver_label()))
         assert severities == {}
         np.testing.assert_array_equal(inspected.mask, liver_label())

@@ -37,7 +37,7 @@ def journal_file(out):
 
 
 class TestJournal:
-    def test_of_a_new_store_nothing_is_known(self, out):
+    def test_the_journal_of_a_new_store_knows_nothing(self, out):
         assert Journal(out).read() == {}
 
     def test_the_journal_takes_the_manifest_away_and_knows_what_it_listed(self, out, entry):
@@ -47,7 +47,7 @@ class TestJournal:
         assert not (out / "manifest.json").exists()
         assert Journal(out).read() == {"1": one}
 
-    def test_reading_leaves_the_manifest(self, out, entry):
+    def test_reading_the_journal_leaves_the_manifest(self, out, entry):
         write_manifest(out, Manifest({"1": entry("1")}, {}))
         Journal(out).read()
         assert read_manifest(out).cases.keys() == {"1"}
@@ -59,7 +59,7 @@ class TestJournal:
         journal.add(entry("2"))
         assert Journal(out).read().keys() == {"1", "2"}
 
-    def test_of_a_case_added_twice_the_later_counts(self, out, entry):
+    def test_the_later_line_of_a_case_added_twice_counts(self, out, entry):
         journal, one = Journal(out), entry("1")
         journal.begin()
         journal.add(one)
@@ -107,12 +107,12 @@ class TestJournal:
             if offset not in (middle - 1, middle):  # the line's end: then it goes into the next
                 assert len(found) >= 1
 
-    def test_one_that_cannot_be_read_is_not_taken_for_an_empty_one(self, out):
+    def test_a_journal_that_cannot_be_read_is_not_taken_for_an_empty_one(self, out):
         journal_file(out).mkdir(parents=True)
         with pytest.raises(OSError, match=journal_file(out).name):
             Journal(out).read()
 
-    def test_at_the_end_it_has_what_the_manifest_does_not_list(self, out, entry):
+    def test_the_journal_has_in_the_end_what_the_manifest_does_not_list(self, out, entry):
         one, two = entry("1"), entry("2")
         journal = Journal(out)
         journal.begin()
@@ -123,7 +123,7 @@ class TestJournal:
         assert len(journal_file(out).read_text().splitlines()) == 1
         assert Journal(out).read() == {"1": one, "2": two}
 
-    def test_where_both_name_a_case_the_manifest_counts(self, out, entry):
+    def test_the_manifest_counts_where_the_journal_names_a_case_too(self, out, entry):
         one = entry("1")
         Journal(out).begin()
         Journal(out).add(replace(one, key="older"))
@@ -147,7 +147,7 @@ class TestStateFolder:
         for name in (Path(), Path("../cases"), Path("../cases/../cases")):
             assert state_folder(name) == state_folder(out)
 
-    def test_digests_are_remembered_there(self, out):
+    def test_digests_are_remembered_in_the_state_folder(self, out):
         shortcuts_of(out).save()
         assert (state_folder(out) / "digests.jsonl").is_file()
 
@@ -163,7 +163,7 @@ with only_writer(Path(sys.argv[1])):
 
 
 class TestOnlyWriter:
-    def test_a_second_is_refused_with_the_store_named(self, out):
+    def test_a_second_writer_of_a_store_is_refused_with_the_store_named(self, out):
         with (
             only_writer(out),
             pytest.raises(StoreError, match="another run is writing") as caught,
@@ -172,7 +172,7 @@ class TestOnlyWriter:
             pass
         assert caught.value.where == out
 
-    def test_when_the_first_is_done_the_next_may_write(self, out):
+    def test_the_next_writer_of_a_store_may_begin_when_the_first_is_done(self, out):
         for _ in range(2):
             with only_writer(out):
                 pass

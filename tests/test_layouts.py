@@ -388,7 +388,9 @@ class TestEveryLayout:
         assert severities[label] == ("ignored", "case_left_out")
         assert unexplained(result, src) == []
 
-    def test_one_folder_further_up_it_is_named_as_the_one_to_use(self, src, tmp_path, example):
+    def test_a_data_set_one_folder_further_down_is_named_as_the_one_to_use(
+        self, src, tmp_path, example
+    ):
         if example.layout in ("lits", "folders"):
             pytest.skip("is found at any depth, or at several")
         (tmp_path / "notes").mkdir()
@@ -475,7 +477,9 @@ class TestCaseCount:
 
         return of
 
-    def test_another_number_is_told_of_no_case_but_the_data_set(self, counted, tmp_path):
+    def test_another_count_of_cases_than_announced_is_reported_of_the_data_set_and_of_no_case(
+        self, counted, tmp_path
+    ):
         (found,) = counted(3)
         assert (found.severity, found.case_id) == ("warning", "")
         assert found.path == str(tmp_path / "dataset.json")
@@ -486,7 +490,7 @@ class TestCaseCount:
         assert found.severity == "error"
 
     @pytest.mark.parametrize("announced", [2, None, "many"])
-    def test_the_same_number_and_none_are_not_told(self, counted, announced):
+    def test_the_announced_count_of_cases_or_none_is_not_reported(self, counted, announced):
         assert counted(announced) == []
 
 
@@ -516,7 +520,7 @@ class TestDatasetJson:
         assert names(labels) == expected
 
     @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"labels": ' + "9" * 5000])
-    def test_one_that_nobody_can_read_is_refused_as_a_damaged_file(self, tmp_path, text):
+    def test_a_dataset_json_that_cannot_be_read_is_refused_as_a_damaged_file(self, tmp_path, text):
         lay_out(tmp_path, {**EXAMPLES["nnunet"].files, "dataset.json": text})
         with pytest.raises(SourceError, match="is not JSON: line 1") as caught:
             scan(tmp_path, layout="auto")

@@ -451,12 +451,12 @@ class TestPartOfAnEpoch:
         )
 
     @pytest.mark.parametrize("first", range(5))
-    def test_from_a_batch_on_it_is_the_rest_of_the_epoch(self, kept_root, threads, first):
+    def test_an_epoch_from_a_batch_on_is_the_rest_of_the_epoch(self, kept_root, threads, first):
         loader = self.load(kept_root, threads)
         whole = copies(loader.epoch(2))
         assert_equal(copies(loader.epoch(2, first=first)), whole[3 * first :])
 
-    def test_what_comes_before_is_not_read(self, kept_root, threads):
+    def test_batches_before_the_first_of_a_part_of_an_epoch_are_not_read(self, kept_root, threads):
         loader = self.load(kept_root, threads)
         list(loader.epoch(2, first=2))
         assert loader.meter.samples == 4

@@ -104,7 +104,7 @@ def gradient(loss, logits):
     return logits.grad
 
 
-def test_cross_entropy_is_torchs(random_batch):
+def test_our_cross_entropy_is_that_of_torch(random_batch):
     logits, mask = random_batch
     torchs = torch.nn.CrossEntropyLoss()
     ours = make_loss("cross_entropy")
@@ -113,7 +113,7 @@ def test_cross_entropy_is_torchs(random_batch):
     assert torch.allclose(gradient(lambda one: ours(one, mask), logits), expected, atol=1e-7)
 
 
-def test_dice_ce_is_monais(random_batch):
+def test_our_dice_ce_is_that_of_monai(random_batch):
     logits, mask = random_batch
     monais = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
     ours = make_loss("dice_ce")

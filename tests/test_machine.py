@@ -57,7 +57,7 @@ class TestFreeMemory:
     def test_free_memory_is_some_of_the_machines(self):
         assert 0 < free_memory_bytes() < psutil.virtual_memory().total
 
-    def test_without_control_groups_it_is_the_machines(self, tmp_path):
+    def test_free_memory_without_control_groups_is_the_machines(self, tmp_path):
         free = free_memory_bytes(tmp_path / "none", tmp_path / "nothing")
         assert free == pytest.approx(psutil.virtual_memory().available, rel=0.2)
 
@@ -94,7 +94,7 @@ class TestFreeMemory:
     def test_a_process_without_a_list_of_its_groups_has_the_mounts(self, cgroups):
         assert free_memory_bytes(*cgroups({"": v2_memory(90 * MB, 20 * MB)}, own=None)) == 70 * MB
 
-    def test_more_used_than_allowed_leaves_nothing(self, cgroups):
+    def test_a_control_group_above_its_limit_has_no_free_memory(self, cgroups):
         assert free_memory_bytes(*cgroups({PATH: v2_memory(100, 300)})) == 0
 
     def test_cgroup_v1_has_a_folder_per_controller(self, cgroups):
@@ -108,7 +108,7 @@ class TestFreeMemory:
 
 
 class TestProcessors:
-    def test_without_a_quota_they_are_those_the_process_may_run_on(self, cgroups, allowed):
+    def test_processors_without_a_quota_are_those_the_process_may_run_on(self, cgroups, allowed):
         assert processors(*cgroups({PATH: {"cpu.max": "max 100000"}})) == allowed
 
     def test_a_quota_below_one_is_one(self, cgroups):

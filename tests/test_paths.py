@@ -35,7 +35,7 @@ class TestFoldersWithoutText:
         assert source.grid.spacing_zyx_mm == pytest.approx(GRID.spacing_zyx_mm)
         assert [one.name for one in odd.iterdir()] == [path.name]
 
-    def test_what_was_there_is_replaced(self, odd):
+    def test_an_image_in_a_folder_whose_name_is_not_text_is_replaced(self, odd):
         for array in (counted() * 0, counted()):
             write_image(odd / "mask.nii.gz", array, GRID)
         np.testing.assert_array_equal(read_label(odd / "mask.nii.gz", None).array, counted())

@@ -77,7 +77,7 @@ class TestPureFunction:
         first = [make_plan(seed=7).sample(1, index) for index in (0, 1)]
         assert [(patch.case_id, patch.box.start_zyx) for patch in first] == PINNED
 
-    def test_epochs_differ(self):
+    def test_the_samples_of_two_epochs_differ(self):
         plan = make_plan({"case": (200, 200, 200)}, foreground_share=0)
         assert plan.sample(0, 0) != plan.sample(1, 0)
 

@@ -251,7 +251,7 @@ class TestLabelCrop:
         mask = np.ones((4, 5, 6), np.uint8)
         assert label_box(mask, (1.0, 1.0, 1.0), 100.0) == Box((0, 0, 0), (4, 5, 6))
 
-    def test_without_a_label_the_body_is_taken(self, write_case):
+    def test_a_crop_around_the_label_takes_the_body_where_there_is_no_label(self, write_case):
         ct = read_ct(write_case().ct)
         label, body = (with_params(crop=crop, margin_mm=1.0) for crop in ("label", "body"))
         boxes = [prepare_volume(ct, ct.array, params).box for params in (label, body)]
@@ -328,7 +328,7 @@ class TestForeground:
         np.testing.assert_array_equal(foreground, [[0, 5, 0], [1, 2, 3], [4, 0, 6]])
         assert foreground.dtype == np.int32
 
-    def test_of_a_large_liver_it_is_an_even_sample_without_doubles(self):
+    def test_the_foreground_of_a_large_liver_is_an_even_sample_without_doubles(self):
         mask = np.zeros((40, 40, 40), np.uint8)
         mask[4:36, 4:36, 4:36] = 1
         foreground = sample_foreground(mask)
@@ -369,12 +369,12 @@ class TestKey:
 class TestVoxelDigest:
     VOLUME = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
 
-    def test_equal_voxels_have_the_same_whatever_their_order_in_memory(self):
+    def test_equal_voxels_have_the_same_digest_whatever_their_order_in_memory(self):
         turned = np.asfortranarray(self.VOLUME)
         flipped = self.VOLUME[::-1].copy()[::-1]
         assert voxel_digest(self.VOLUME) == voxel_digest(turned) == voxel_digest(flipped)
 
-    def test_one_other_voxel_or_another_shape_gives_another(self):
+    def test_one_other_voxel_or_another_shape_gives_another_digest(self):
         other = self.VOLUME.copy()
         other[4, 5, 6] += 1
         digests = {

@@ -399,7 +399,7 @@ class TestRefusals:
         self.refused(preprocess(src))
         assert [path.name for path in store.iterdir()] == ["1.zarr"]
 
-    def test_a_missing_source_folder(self, preprocess, tmp_path):
+    def test_a_missing_source_folder_is_refused(self, preprocess, tmp_path):
         assert str(tmp_path / "nowhere") in self.refused(preprocess(tmp_path / "nowhere"))
 
     def test_a_file_in_place_of_the_store(self, preprocess, write_dataset, tmp_path):
@@ -431,7 +431,7 @@ class TestRefusals:
         preprocess(tmp_path / "nowhere")
         assert bytes_of(store) == before
 
-    def test_a_missing_parameter_file(self, preprocess, tmp_path):
+    def test_a_missing_parameter_file_is_refused(self, preprocess, tmp_path):
         output = self.refused(preprocess(tmp_path, params=tmp_path / "none.yaml"))
         assert "none.yaml: there is no such file" in output
 
@@ -565,7 +565,7 @@ class TestRunningAgain:
         assert "0 prepared now, 3 kept" in preprocess(tmp_path / "moved").output
         assert cases_written(store, state) == []
 
-    def test_without_what_it_remembers_nothing_is_prepared_again(
+    def test_a_store_without_its_state_folder_is_not_prepared_again(
         self, preprocess, old_dataset, store, stored_as
     ):
         src = old_dataset()
@@ -863,13 +863,15 @@ class TestTheSameCt:
         settle(src)
         return src
 
-    def test_the_second_is_skipped(self, preprocess, doubled, store):
+    def test_the_second_case_with_the_same_ct_is_skipped(self, preprocess, doubled, store):
         ended = preprocess(doubled)
         assert CaseStore(store).case_ids == ["1", "3"]
         assert problems_of(store) == [("skipped", "same_ct", "2")]
         assert "holds the very voxels of case 1" in ended.output
 
-    def test_of_one_patient_both_stay(self, preprocess, write_dataset, write_case, store):
+    def test_two_cases_of_one_patient_with_the_same_ct_both_stay(
+        self, preprocess, write_dataset, write_case, store
+    ):
         src = write_dataset(["P1_a"])
         write_case("P1_b")
         preprocess(src, changes={"data.patient_id": r"^(P\d+)_"})
@@ -923,12 +925,16 @@ class TestCasesThatAreGone:
         assert CaseStore(store).case_ids == ["1", "3"]
         assert (store / "2.zarr").is_dir()
 
-    def test_when_they_come_back_they_are_kept(self, preprocess, src_without_2, write_case, store):
+    def test_cases_that_were_gone_and_come_back_are_kept(
+        self, preprocess, src_without_2, write_case, store
+    ):
         preprocess(src_without_2)
         write_case("2", seed=1)
         assert "0 prepared now, 3 kept" in preprocess(src_without_2).output
 
-    def test_with_prune_they_leave_the_disk(self, preprocess, src_without_2, store):
+    def test_prune_deletes_cases_that_are_gone_from_the_disk(
+        self, preprocess, src_without_2, store
+    ):
         preprocess(src_without_2, "--prune")
         names = sorted(path.name for path in store.iterdir())
         assert names == ["1.zarr", "3.zarr", "manifest.json"]

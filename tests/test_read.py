@@ -611,7 +611,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"hello", b"\0" * 400, b"n" * 348])
     @pytest.mark.parametrize("name", ["ct.nii.gz", "ct.nii", "ct.mha", "ct.nrrd", "ct"])
-    def test_rubbish_is_refused(self, tmp_path, content, name):
+    def test_a_file_of_rubbish_is_refused(self, tmp_path, content, name):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(SourceError) as caught:
             read_ct(tmp_path / name)
@@ -683,7 +683,7 @@ class TestHounsfieldUnits:
         hu = hu_of(np.array([-40000, 40000, 65536, 7], dtype))
         np.testing.assert_array_equal(hu, [-32768, 32767, 32767, 7])
 
-    def test_uint16_does_not_wrap(self):
+    def test_a_ct_of_uint16_does_not_wrap(self):
         np.testing.assert_array_equal(hu_of(np.uint16([0, 1024, 65535])), [0, 1024, 32767])
 
     def test_nan_is_air_where_that_is_wanted(self):

@@ -163,7 +163,7 @@ class TestPatches:
         for patch, out in zip(patches, outs, strict=True):
             assert_is(out, whole_in_air(cases[patch.case_id], patch))
 
-    def test_none_at_all_is_no_error(self, root):
+    def test_reading_no_patch_at_all_is_not_an_error(self, root):
         CaseStore(root).read_all([], [])
 
     def test_threads_read_the_right_voxels_of_more_cases_than_may_be_open(

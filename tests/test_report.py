@@ -413,7 +413,7 @@ class TestLargestError:
         assert (error.index, error.missed_cm2) == (2, pytest.approx(0.1))
         assert error.extra_cm2 == pytest.approx(0.8)
 
-    def test_equal_masks_have_none(self):
+    def test_equal_masks_have_no_slice_with_an_error(self):
         mask = np.ones((3, 5, 7), bool)
         assert largest_error(mask, mask, (1.0, 2.0, 3.0)) is None
 

@@ -108,7 +108,7 @@ class TestRestoreMask:
         expected[1:3, 2:4, 0:4] = 1
         assert np.array_equal(mask, expected)
 
-    def test_one_half_is_background(self):
+    def test_a_probability_of_one_half_is_background(self):
         grid = Grid((1, 1, 3), (1.0, 1.0, 1.0))
         probability = np.array([[[0.4999, 0.5, 0.5001]]], np.float32)
         mask = restore_mask(

@@ -239,7 +239,9 @@ class TestGoingOn:
             ("fold", 1, False),
         ],
     )
-    def test_what_makes_another_run(self, trained, name, value, is_the_same):
+    def test_the_run_key_changes_with_all_that_makes_another_run(
+        self, trained, name, value, is_the_same
+    ):
         last, manifest = trained.last, read_manifest(trained.cases)
         params = TrainParams(**last.train).model_copy(update={"folds": 2})
         keys = [
@@ -296,7 +298,7 @@ class TestAnotherRun:
             for name in ("accuracy", "gradient_norm", "iou", "loss", "lr")
         ]
 
-    def test_what_it_left_goes_with_the_first_save(self, copied):
+    def test_what_another_run_left_goes_with_the_first_save(self, copied):
         kept = copied.models / "1_trainIOU_0.900_testIOU_0.800.pth"
         shutil.copy(copied.models / "best.pt", kept)
         assert (copied.models / "previous.pt").is_file()
@@ -311,7 +313,7 @@ class TestAnotherRun:
         assert theirs.is_file()
         assert not (copied.models / "previous.pt").exists()
 
-    def test_what_it_left_survives_a_start_that_fails(self, copied):
+    def test_what_another_run_left_survives_a_start_that_fails(self, copied):
         (copied.models / "1_trainIOU_0.900_testIOU_0.800.pth").touch()
         before = all_files(copied.models)
         assert "the loss became nan" in copied.refused(lr=1e30, schedule="constant")
@@ -351,7 +353,9 @@ class TestDamage:
         assert copied.train("--resume").exit_code == 0
         assert_same_run(copied, trained)
 
-    def test_with_two_damaged_ones_it_starts_afresh_with_a_warning(self, copied, caplog):
+    def test_a_run_whose_two_checkpoints_are_damaged_starts_afresh_with_a_warning(
+        self, copied, caplog
+    ):
         for name in ("last.pt", "previous.pt"):
             damage(copied.models / name)
         stop_after_a_step(copied)
@@ -512,7 +516,7 @@ def _checkpoints(folder):
 class TestGenerators:
     """What a network with dropout would draw, whatever was drawn before and wherever it began."""
 
-    def test_at_the_same_place_the_same_is_drawn(self):
+    def test_generators_draw_the_same_at_the_same_place_of_a_run(self):
         dropout, ones = torch.nn.Dropout(), torch.ones(64)
         drawn = []
         for before in (0, 5):
@@ -522,7 +526,7 @@ class TestGenerators:
                 drawn.append(dropout(ones))
         assert torch.equal(*drawn)
 
-    def test_at_every_other_place_something_else_is_drawn(self):
+    def test_generators_draw_something_else_at_every_other_place_of_a_run(self):
         with torch.random.fork_rng([]):
             drawn = set()
             for place in itertools.product(range(3), repeat=4):  # seed, epoch, batch, rank

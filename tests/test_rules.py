@@ -66,7 +66,7 @@ class TestHeader:
     def test_content_nobody_knows_has_no_ending(self):
         assert header.extension(Path("a.nii"), None) is None
 
-    def test_three_dimensions_pass(self):
+    def test_a_volume_of_three_dimensions_passes(self):
         assert header.three_dimensional(FILE, (7, 6, 5)) is None
 
     def test_further_dimensions_of_one_can_be_dropped(self):
@@ -110,7 +110,7 @@ class TestHeader:
         assert header.spacing_plausible(FILE, grid(spacing_zyx_mm=spacing)) is None
 
     @pytest.mark.parametrize("spacing", [(0.09, 0.8, 0.7), (20.1, 0.8, 0.7)])
-    def test_spacings_beyond_are_not(self, spacing):
+    def test_spacings_beyond_the_limits_are_not_plausible(self, spacing):
         found = header.spacing_plausible(FILE, grid(spacing_zyx_mm=spacing))
         assert found.fact == (
             f"has the spacing (x, y, z) 0.7·0.8·{spacing[0]:.4g} mm; 0.1 to 20 mm are plausible"
@@ -159,7 +159,7 @@ class TestHeader:
         found = header.direction(FILE, grid(), self.stated(x1=-11.0 + 0.36))
         assert "a corner lies 0.4 mm apart" in found.fact
 
-    def test_a_sheared_sform_breaks(self):
+    def test_a_sheared_sform_breaks_the_rule_of_directions(self):
         # the last of 50 slices lies 49 · 0.5 = 24.5 mm sideways
         found = header.direction(FILE, grid(), self.stated(xz=0.5))
         assert found.fact == "its sform is sheared: a corner lies 24.5 mm apart"
@@ -196,7 +196,7 @@ class TestSeries:
         )
         assert not found.fixable
 
-    def test_no_repeat_passes(self):
+    def test_a_series_without_repeated_slices_passes(self):
         assert series.dicom_repeats(FILE, 0, is_same=True) is None
 
     @pytest.mark.parametrize("is_same", [True, False])
@@ -232,16 +232,16 @@ class TestVoxels:
         assert found.fact == "2 voxels are NaN and 0 infinite, of 5"
         assert found.fixable
 
-    def test_half_of_nan_cannot(self):
+    def test_a_ct_of_which_half_is_nan_cannot_be_mended(self):
         assert not ct.finite(FILE, np.float32([1, np.nan])).fixable
 
     @pytest.mark.parametrize("bad", [np.inf, -np.inf])
-    def test_infinite_voxels_cannot(self, bad):
+    def test_infinite_voxels_cannot_be_mended(self, bad):
         found = ct.finite(FILE, np.float32([1, bad, 3, 4, np.nan]))
         assert found.fact == "1 voxels are NaN and 1 infinite, of 5"
         assert not found.fixable
 
-    def test_a_range_without_padding(self):
+    def test_the_range_of_hu_is_taken_without_padding(self):
         assert hu_range_of([-1024, 0, 3071]) == ct.HuRange(-1024, 3071, None, -1024)
 
     def test_padding_is_the_lowest_value_if_many_voxels_have_it(self):
@@ -280,7 +280,7 @@ class TestVoxels:
         assert ct.hu_limits(FILE, hu_range_of([-1500, 0, 30710])) is None
 
     @pytest.mark.parametrize("values", [(-1501, 30710), (-1500, 30711)])
-    def test_values_beyond_them_break(self, values):
+    def test_hu_beyond_the_limits_break_their_rule(self, values):
         found = ct.hu_limits(FILE, ct.HuRange(*values, None, values[0]))
         assert f"values run from {values[0]} to {values[1]}" in found.fact
         assert not found.fixable
@@ -301,7 +301,7 @@ class TestVoxels:
     def test_values_as_stored_by_a_scanner_hint_at_the_intercept(self):
         assert "rescale intercept, usually -1024" in ct.hu_range(FILE, hu_range_of([0, 1100])).fact
 
-    def test_padding_is_no_air(self):
+    def test_the_range_of_stored_values_leaves_out_padding(self):
         stored = padded(0.2, value=-2000, rest=(0, 1100))
         found = ct.hu_range(FILE, ct.HuRange.of(stored))
         assert "values run from 0 to 1100" in found.fact
@@ -393,7 +393,7 @@ class TestLabel:
         assert not found.fixable
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
-    def test_whole_numbers_pass(self, dtype):
+    def test_a_label_of_whole_numbers_passes(self, dtype):
         assert label.label_integers(FILE, np.array([0, 1, 5], dtype)) is None
 
     def test_fractions_are_told_with_their_share_and_can_be_rounded(self):
@@ -472,7 +472,7 @@ class TestLabel:
         assert label.liver_volume(FILE, millilitres) is None
 
     @pytest.mark.parametrize("millilitres", [99.9, 6000.1])
-    def test_volumes_beyond_break(self, millilitres):
+    def test_livers_of_volumes_beyond_the_limits_break_their_rule(self, millilitres):
         found = label.liver_volume(FILE, millilitres)
         assert found.fact == (
             f"the liver measures {millilitres:.1f} ml; 100 to 6000 ml are plausible"
@@ -481,7 +481,7 @@ class TestLabel:
 
 
 class TestLabelAndCt:
-    def test_one_grid_passes(self):
+    def test_a_label_on_the_grid_of_its_ct_passes(self):
         assert geometry.label_grid(FILE, grid(), grid()) is None
 
     def test_another_size_is_told_in_x_y_z_and_can_be_mended(self):
@@ -556,7 +556,7 @@ class TestLabelAndCt:
         assert label.liver_hu(FILE, *self.liver(hu)) is None
 
     @pytest.mark.parametrize("hu", [-31, 301])
-    def test_densities_beyond_break(self, hu):
+    def test_livers_of_densities_beyond_the_limits_break_their_rule(self, hu):
         found = label.liver_hu(FILE, *self.liver(hu))
         assert f"below {hu} HU; -30 to 300 HU" in found.fact
         assert not found.fixable
@@ -621,7 +621,7 @@ class TestDataSet:
     def test_one_patient_may_have_the_same_ct_twice(self):
         assert dataset.same_ct(FILE, "p1", ("case-1", "p1")) is None
 
-    def test_two_patients_may_not(self):
+    def test_two_patients_may_not_have_the_same_ct(self):
         found = dataset.same_ct(FILE, "p2", ("case-1", "p1"))
         assert found.fact == "holds the very voxels of case case-1, of another patient"
         assert not found.fixable

@@ -279,7 +279,7 @@ class TestSplitFile:
     def test_a_missing_role_is_named(self, refused):
         assert "'validation'" in refused('{"train": ["a"], "test": ["b"]}')
 
-    def test_a_list_is_refused(self, refused):
+    def test_a_split_file_that_holds_a_list_is_refused(self, refused):
         assert "is no split file" in refused('["a", "b"]')
 
     def test_one_patient_without_a_list_is_not_taken_for_its_letters(self, refused):

@@ -207,7 +207,7 @@ class TestCaseStore:
         np.testing.assert_array_equal(store.mask("case-1"), case.mask)
 
     @pytest.mark.parametrize("read_before", [False, True])
-    def test_a_pickled_store_reads(self, case_store, case, read_before):
+    def test_a_pickled_store_can_be_read_from(self, case_store, case, read_before):
         if read_before:
             case_store.image("case-1")
         copy = pickle.loads(pickle.dumps(case_store))
@@ -416,7 +416,7 @@ class TestOtherReaders:
             np.testing.assert_array_equal(group[name][...], written)
         assert dict(group.attrs) == case.info.to_dict()
 
-    def test_plain_h5py_reads_it(self, case, tmp_path):
+    def test_plain_h5py_reads_an_hdf5_case(self, case, tmp_path):
         path = write_case(tmp_path, case, backends()["hdf5"])
         with h5py.File(path, "r") as file:
             for name, written in case.arrays().items():
@@ -481,7 +481,7 @@ class TestManifest:
         zeroed = text.replace(own, "0" * 64)
         assert hashlib.sha256(zeroed.encode()).hexdigest() == own
 
-    def test_every_flipped_bit_in_it_is_told_as_damage(self, entry, tmp_path):
+    def test_every_flipped_bit_in_a_manifest_is_reported_as_damage(self, entry, tmp_path):
         small = replace(entry, files=dict(list(entry.files.items())[:1]))
         write_manifest(tmp_path, Manifest({"case-1": small}, {"ä": None}))
         path = tmp_path / "manifest.json"
@@ -493,7 +493,7 @@ class TestManifest:
             with pytest.raises(StoreError, match="the manifest is damaged"):
                 read_manifest(tmp_path)
 
-    def test_one_that_was_edited_is_refused(self, entry, tmp_path):
+    def test_a_manifest_that_was_edited_is_refused(self, entry, tmp_path):
         write_manifest(tmp_path, Manifest({"case-1": entry}, {"margin_mm": 5}))
         path = tmp_path / "manifest.json"
         edited = path.read_text(encoding="utf-8").replace('"margin_mm": 5', '"margin_mm": 7')
@@ -737,7 +737,9 @@ class TestTwoWritersOfOneCase:
         """A case that is written in no time."""
         return prepared_case(shape_zyx=(5, 6, 7))
 
-    def test_in_threads_never_disturb_each_other(self, backend, small, tmp_path):
+    def test_two_threads_that_write_one_case_never_disturb_each_other(
+        self, backend, small, tmp_path
+    ):
         alone = entry_of(small.info, tmp_path / "a", write_case(tmp_path / "a", small, backend))
         root = tmp_path / "b"
         with ThreadPoolExecutor(WRITERS) as threads:
@@ -748,7 +750,7 @@ class TestTwoWritersOfOneCase:
         assert [path.name for path in root.iterdir()] == [alone.file]
         assert case_damages(root, alone, shortcuts=None) == []
 
-    def test_in_processes_never_disturb_each_other(self, small, tmp_path):
+    def test_two_processes_that_write_one_case_never_disturb_each_other(self, small, tmp_path):
         zarr_backend = backends()["zarr"]
         arguments = WRITERS * [(tmp_path / "b", small, zarr_backend)]
         with multiprocessing.get_context("spawn").Pool(WRITERS) as pool:

@@ -86,25 +86,25 @@ class TestSummary:
 
 
 class TestInterval:
-    def test_of_two_patients_it_is_all_between_them(self):
+    def test_the_interval_of_two_patients_is_all_between_them(self):
         # a quarter of the resamples has the one patient twice, a quarter the other
         assert mean_interval([0.2, 0.6], ["a", "b"]) == (0.2, 0.6)
 
-    def test_of_equal_values_it_has_no_width(self):
+    def test_the_interval_of_equal_values_has_no_width(self):
         assert mean_interval([0.5] * 7, list("abcdefg")) == (0.5, 0.5)
 
-    def test_of_many_it_is_that_of_the_normal_distribution(self):
+    def test_the_interval_of_many_patients_is_that_of_the_normal_distribution(self):
         values = np.random.default_rng(1).normal(10.0, 2.0, 400)
         low, high = mean_interval(values.tolist(), [f"p{i}" for i in range(400)])
         half = 1.96 * values.std(ddof=1) / 20
         assert low == pytest.approx(values.mean() - half, abs=0.02)
         assert high == pytest.approx(values.mean() + half, abs=0.02)
 
-    def test_of_one_patient_there_is_none(self):
+    def test_one_patient_has_no_interval(self):
         assert mean_interval([0.1, 0.2, 0.3], ["a", "a", "a"]) == (None, None)
 
     @given(values)
-    def test_more_scans_of_the_same_patients_make_it_no_narrower(self, values):
+    def test_more_scans_of_the_same_patients_do_not_make_the_interval_narrower(self, values):
         patients = [f"p{index}" for index in range(len(values))]
         once = mean_interval(values, patients)
         assert mean_interval(values * 3, patients * 3) == pytest.approx(once)

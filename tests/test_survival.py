@@ -126,7 +126,7 @@ class TestKilled:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("stored_as", ["zarr", "hdf5"])
-    def test_at_any_moment_again_and_again(
+    def test_a_run_killed_at_any_moment_again_and_again_loses_no_finished_case(
         self, command, preprocess, write_dataset, tmp_path, stored_as
     ):
         changes = {"preprocess.format": stored_as}
@@ -199,7 +199,7 @@ class TestBugs:
         assert (problem.rule, problem.fact) == ("machine", "could not be prepared: std::bad_alloc")
         assert not outcome.bug
 
-    def test_one_that_a_case_brings_to_light_is_in_its_outcome(self, write_case, job_of):
+    def test_a_bug_that_a_case_brings_to_light_is_in_its_outcome(self, write_case, job_of):
         outcome = work(replace(job_of(write_case()), params=None))
         (problem,) = outcome.problems
         assert (problem.severity, problem.rule, problem.case_id) == ("skipped", "bug", "1")
@@ -258,7 +258,9 @@ class TestTwoAtOnce:
         assert first.returncode == 0, told
         assert "24 prepared now, 0 kept" in out
 
-    def test_another_store_beside_it_is_free(self, preprocess, write_dataset, tmp_path):
+    def test_a_run_does_not_lock_another_store_beside_its_own(
+        self, preprocess, write_dataset, tmp_path
+    ):
         src = write_dataset(["1"])
         with only_writer(tmp_path / "cases"):
             assert preprocess(src).exit_code == 2

@@ -136,7 +136,7 @@ class TestWhatIsWritten:
         cosines = [math.cos(math.pi * done / 6) for done in (2, 5)]
         assert rates == pytest.approx([0.003 * (1 + cosine) / 2 for cosine in cosines])
 
-    def test_the_loss_falls(self, project):
+    def test_the_loss_of_a_training_falls(self, project):
         project.train(epochs=5, lr=0.01, validation_share=0)
         losses = [row["train/loss"] for row in project.last.history]
         assert losses[-1] < 0.8 * losses[0]
@@ -285,7 +285,7 @@ class TestShapes:
         ],
         ids=lambda changes: ", ".join(changes),
     )
-    def test_every_choice_trains(self, project, changes):
+    def test_every_choice_of_shapes_and_patches_trains(self, project, changes):
         ended = project.train(epochs=1, **changes)
         assert ended.exit_code == 0, ended.output
 
@@ -306,7 +306,7 @@ class TestSteps:
     def test_an_epoch_has_as_many_steps_as_it_is_told(self, project, steps, accumulate):
         assert self.steps(project, steps_per_epoch=steps, accumulate=accumulate) == steps
 
-    def test_without_a_number_it_is_once_through_the_patches(self, project):
+    def test_an_epoch_without_a_number_of_steps_is_once_through_the_patches(self, project):
         assert self.steps(project) == 3
 
     def test_two_batches_make_the_step_that_one_of_twice_the_size_makes(self, project, tmp_path):
@@ -395,7 +395,7 @@ class TestKeptEpochs:
         assert kept.optimizer == {}
         assert_same(kept.network().state_dict(), project.last.network().state_dict())
 
-    def test_one_that_is_not_leaves_none(self, project):
+    def test_an_epoch_that_is_not_above_the_iou_limit_is_not_kept(self, project):
         project.train(keep_above_iou=1, epochs=1)
         assert list(project.models.glob("*.pth")) == []
 
@@ -508,7 +508,7 @@ class TestNetworkInput:
     def test_the_window_is_clipped_and_scaled_to_minus_one_and_one(self):
         assert to_network_input(self.HU, (-160, 240)).tolist() == [-1, -1, 0, 1, 1]
 
-    def test_without_a_window_it_is_raw_hu(self):
+    def test_the_input_of_a_network_without_a_window_is_raw_hu(self):
         assert to_network_input(self.HU, None).tolist() == [-1000, -160, 40, 240, 3000]
 
     @pytest.mark.parametrize("hu_window", [None, (-160, 240)])
@@ -558,7 +558,7 @@ class TestResidency:
         project.train(residency=kind)
         assert_same(project.last.model, trained.last.model)
 
-    def test_another_one_goes_on_with_the_same_run(self, copied, caplog):
+    def test_a_run_goes_on_with_another_residency(self, copied, caplog):
         caplog.set_level(logging.INFO)
         copied.train(residency="disk")
         assert caplog.messages == ["going on after epoch 2"]

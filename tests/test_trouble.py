@@ -131,7 +131,9 @@ class TestReplayed:
         loss, _ = replayed(meet(math.inf).path)
         assert loss == math.inf
 
-    def test_of_a_sound_batch_it_is_the_loss_of_training_and_every_gradient(self, tmp_path):
+    def test_a_sound_batch_that_is_replayed_gives_the_loss_of_training_and_every_gradient(
+        self, tmp_path
+    ):
         trainer, batch = make_trainer(), make_batch()
         path = tmp_path / "nonfinite.pt"
         explained(NotFinite("the gradient became inf"), trainer, batch, path)

@@ -29,7 +29,7 @@ def test_the_notebooks_network_has_5650538_parameters():
     assert parameters(UNet3d(1, 2, 24)) == 5_650_538
 
 
-def test_with_transposed_convolutions_it_has_6042578_parameters():
+def test_unet3d_with_transposed_convolutions_has_6042578_parameters():
     assert parameters(UNet3d(1, 2, 24, "transposed")) == 6_042_578
 
 

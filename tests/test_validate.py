@@ -52,7 +52,7 @@ class TestScores:
             Score("case-1", 1.0, 1.0),
         ]
 
-    def test_each_case_has_its_own(self, cases):
+    def test_every_validated_case_has_its_own_scores(self, cases):
         # above -700 HU lies everything: Dice is 2v / (v + n), IoU v / n of v liver voxels among n
         liver = [int(CaseStore(cases).mask(case_id).sum()) for case_id in ("case-0", "case-1")]
         voxels = 20 * 24 * 28
@@ -82,7 +82,7 @@ class TestScores:
     def test_a_score_is_saved_as_plain_values(self):
         assert Score("case-0", 0.5, 0.25).saved() == {"case": "case-0", "dice": 0.5, "iou": 0.25}
 
-    def test_without_cases_there_are_none(self, cases):
+    def test_validation_without_cases_has_no_scores(self, cases):
         assert scores(cases, []) == []
 
 

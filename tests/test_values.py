@@ -9,7 +9,7 @@ from stages.preprocess.values import account, binarize, counts_of, liver_of
 class TestBinarizing:
     LABEL_MAP = np.array([0, 1, 2, 5, 255, -1])
 
-    def test_none_takes_all_values_above_zero(self):
+    def test_binarizing_without_named_values_takes_all_above_zero(self):
         np.testing.assert_array_equal(binarize(self.LABEL_MAP, None), [0, 1, 1, 1, 1, 0])
 
     def test_a_list_takes_the_listed_values_alone(self):

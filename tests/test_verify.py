@@ -111,7 +111,9 @@ class TestOneFlippedBit:
         assert sorted(bytes_of(store)) == sorted([*of_cases, "manifest.json"])
 
     @pytest.mark.parametrize(("stored_as", "name"), FILES)
-    def test_in_a_file_of_a_case_is_found_and_named(self, write_tiny_store, stored_as, name):
+    def test_a_flipped_bit_in_a_file_of_a_case_is_found_and_named(
+        self, write_tiny_store, stored_as, name
+    ):
         root = write_tiny_store(stored_as)
         case = f"b{SUFFIX[stored_as]}"
         path = root / case / name if name else root / case
@@ -128,7 +130,7 @@ class TestOneFlippedBit:
         found()
         assert deep(root) == []
 
-    def test_in_the_manifest_is_found_and_named(self, write_tiny_store):
+    def test_a_flipped_bit_in_the_manifest_is_found_and_named(self, write_tiny_store):
         root = write_tiny_store("hdf5")
 
         @given(bit=st.integers(0, 2**24))
@@ -258,13 +260,13 @@ class TestFast:
 
 
 class TestManifest:
-    def test_one_that_is_gone_is_the_one_damage(self, store):
+    def test_a_manifest_that_is_gone_is_the_one_damage(self, store):
         (store / "manifest.json").unlink()
         assert deep(store) == [
             Damage("", store / "manifest.json", "there is no prepared data here")
         ]
 
-    def test_what_it_does_not_list_is_no_damage_and_told_apart(self, store):
+    def test_cases_that_the_manifest_does_not_list_are_reported_apart_from_damage(self, store):
         entries = read_manifest(store).cases
         write_manifest(store, Manifest({"a": entries["a"]}, {}))
         (store / f"{PARTIAL}1a-2b").mkdir()
@@ -407,7 +409,9 @@ class TestWhatPreprocessRemembers:
         assert repair().exit_code == 0
         assert bytes_of(known) == before
 
-    def test_is_not_needed(self, known, victim, run_command, tmp_path):
+    def test_what_preprocess_remembers_is_not_needed_to_verify(
+        self, known, victim, run_command, tmp_path
+    ):
         elsewhere = tmp_path / "elsewhere" / "cases"
         shutil.copytree(known, elsewhere)
         flip(elsewhere / victim.relative_to(known), 999)
@@ -427,7 +431,7 @@ class TestRepair:
         repair()
         assert (whole.stat().st_ino, whole.stat().st_mtime_ns) == before
 
-    def test_of_a_whole_store_does_nothing(self, prepared, repair):
+    def test_repairing_a_whole_store_does_nothing(self, prepared, repair):
         before = bytes_of(prepared)
         ended = repair("--src", "nowhere")
         assert ended.exit_code == 0
@@ -440,7 +444,7 @@ class TestRepair:
         assert repair(**changes).exit_code == 0
         assert bytes_of(prepared) == before
 
-    def test_of_a_store_with_unknown_parameters_names_them_and_changes_nothing(
+    def test_repairing_a_store_with_unknown_parameters_names_them_and_changes_nothing(
         self, prepared, repair, victim
     ):
         manifest = read_manifest(prepared)
@@ -452,7 +456,7 @@ class TestRepair:
         assert "was prepared with parameters this liver3d does not know: margin_cm" in ended.output
         assert bytes_of(prepared) == before
 
-    def test_of_a_damaged_manifest_makes_it_anew(self, prepared, repair):
+    def test_repairing_a_damaged_manifest_writes_it_again(self, prepared, repair):
         before = bytes_of(prepared)
         flip(prepared / "manifest.json", 4321)
         ended = repair()
@@ -460,14 +464,16 @@ class TestRepair:
         assert "prepared anew: all cases, and the manifest" in ended.output
         assert bytes_of(prepared) == before
 
-    def test_of_manifest_and_case_at_once_gives_back_the_same_bytes(self, prepared, repair, victim):
+    def test_repairing_manifest_and_case_at_once_gives_back_the_same_bytes(
+        self, prepared, repair, victim
+    ):
         before = bytes_of(prepared)
         flip(prepared / "manifest.json", 4321)
         flip(victim, 999)
         assert repair().exit_code == 0
         assert bytes_of(prepared) == before
 
-    def test_without_the_source_removes_nothing(self, prepared, repair, victim):
+    def test_repairing_without_the_source_removes_nothing(self, prepared, repair, victim):
         flip(victim, 999)
         before = bytes_of(prepared)
         ended = repair("--src", "nowhere")
@@ -497,7 +503,7 @@ class TestRepair:
         assert "does not have case 2" in ended.output
         assert bytes_of(prepared) == before
 
-    def test_of_an_empty_folder_as_of_a_disk_not_mounted_changes_nothing(
+    def test_repairing_from_an_empty_folder_as_of_a_disk_not_mounted_changes_nothing(
         self, prepared, repair, victim, tmp_path
     ):
         (tmp_path / "disk").mkdir()
@@ -506,7 +512,7 @@ class TestRepair:
         assert repair("--src", tmp_path / "disk").exit_code == 2
         assert bytes_of(prepared) == before
 
-    def test_from_another_data_set_leaves_whole_cases_and_warns_of_the_damaged(
+    def test_repairing_from_another_data_set_leaves_whole_cases_and_warns_of_the_damaged(
         self, prepared, repair, victim, write_dataset
     ):
         other = write_dataset(("4", "3", "2", "1"), folder="other")
@@ -518,7 +524,7 @@ class TestRepair:
         assert after.keys() == before.keys()  # case 4 is not added
         assert {name for name in after if after[name] != before[name]} == {"2.h5", "manifest.json"}
 
-    def test_from_the_same_data_set_warns_of_nothing(self, repair, victim):
+    def test_repairing_from_the_same_data_set_warns_of_nothing(self, repair, victim):
         flip(victim, 999)
         assert "warning" not in repair().output
 
@@ -580,7 +586,7 @@ class TestRepairOfFilesSomebodyLeft:
         assert bytes_of(prepared) == before
         assert (prepared / "2.zarr" / "zarr.json").stat().st_ino == changed
 
-    def test_needs_no_data_set(self, prepared, repair):
+    def test_repairing_files_that_somebody_left_needs_no_data_set(self, prepared, repair):
         (prepared / "2.zarr" / "Thumbs.db").touch()
         assert repair("--src", "nowhere").exit_code == 0
         assert deep(prepared) == []
@@ -598,7 +604,9 @@ class TestRepairOfFilesSomebodyLeft:
             assert repair().exit_code == 2
         assert (prepared / "2.zarr" / "Thumbs.db").exists()
 
-    def test_without_the_data_set_deletes_nothing_else(self, prepared, repair, victim):
+    def test_repairing_files_that_somebody_left_deletes_nothing_else_without_the_data_set(
+        self, prepared, repair, victim
+    ):
         flip(victim, 999)
         before = bytes_of(prepared)
         (prepared / "2.zarr" / "Thumbs.db").touch()

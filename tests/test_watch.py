@@ -179,13 +179,15 @@ class TestTrackers:
             trackers.begin(ROWS)
         assert names(tmp_path) == []
 
-    def test_one_that_is_not_installed_is_refused_with_the_command_that_installs_it(self, tmp_path):
+    def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(
+        self, tmp_path
+    ):
         with pytest.raises(ParamsError, match="which is not installed") as caught:
             open_trackers(["nobody_has_this"], tmp_path, run_key=RUN_KEY, params={})
         assert caught.value.where == "train.trackers"
         assert "pip install nobody_has_this" in caught.value.fix
 
-    def test_one_that_cannot_begin_is_refused_and_told_no_more(self):
+    def test_a_tracker_that_cannot_begin_is_refused_and_not_used_again(self):
         tracker = Faulty(fails_in="begin")
         with (
             pytest.raises(ParamsError, match=r"names it, which refuses .*no route"),
@@ -194,7 +196,7 @@ class TestTrackers:
             trackers.begin([])
         assert tracker.heard == ["begin"]
 
-    def test_one_that_fails_later_is_left_behind_with_a_warning(self, caplog):
+    def test_a_tracker_that_fails_later_is_left_behind_with_a_warning(self, caplog):
         faulty, sound = Faulty(fails_in="tell"), Faulty(fails_in=None)
         with caplog.at_level(logging.WARNING), Trackers({"a": faulty, "b": sound}) as trackers:
             trackers.begin([])
@@ -259,7 +261,7 @@ class TestTensorBoard:
         assert len(told()["train/loss"]) == 3
         assert len(told("f" * 64)["train/loss"]) == 1
 
-    def test_nan_is_not_logged(self, told, tmp_path):
+    def test_nan_is_not_logged_to_tensorboard(self, told, tmp_path):
         tell("tensorboard", tmp_path, known=[], new=[{"epoch": 1.0, "a": 1.0, "b": math.nan}])
         assert sorted(told()) == ["a"]
 

@@ -155,7 +155,7 @@ class Neighbours:
 
 @settings(max_examples=40)
 @given(shapes, windows, overlaps)
-def test_the_window_is_monais(shape, window, overlap):
+def test_the_sliding_window_gives_what_monais_gives(shape, window, overlap):
     volume, network = random_volume(shape), Neighbours()
     with torch.inference_mode():
         expected = sliding_window_inference(

@@ -178,7 +178,9 @@ class TestKilledWorkers:
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert caplog.messages[0].startswith(f"b: its process was killed ({KILLED}); it is tried")
 
-    def test_the_others_are_done_once_and_before_the_second_try(self, tmp_path):
+    def test_the_other_cases_of_a_killed_worker_are_done_once_and_before_the_second_try(
+        self, tmp_path
+    ):
         tasks = [task(name, (tmp_path, name, int(name == "a"))) for name in "abcde"]
         assert list(run_tasks(die, tasks, workers=2, budget_bytes=ENOUGH))[-1] == "a"
         ends = [int((tmp_path / f"{name}-end").read_text()) for name in "bcde"]
@@ -223,7 +225,9 @@ class TestGivenUpCases:
         fact = given_up_on(-9, 8_000_000_000).fact
         assert fact.endswith("(exit code -9); it needs about 12.3 GB, 8.0 GB are free")
 
-    def test_of_a_cluster_neither_is_told(self, given_up_on):
+    def test_neither_exit_code_nor_free_memory_is_given_of_a_case_killed_on_a_cluster(
+        self, given_up_on
+    ):
         fact = given_up_on(None, None).fact
         assert fact.endswith("the last one alone with it; it needs about 12.3 GB")
 
