@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import click
 
@@ -77,16 +77,24 @@ def _end(message: str) -> NoReturn:
     sys.exit(2)
 
 
+class _Shown:
+    """A formatter of log lines, the names in them as a terminal may show them.
+
+    It is no filter of a handler: a progress bar puts a handler of its own in place, with the
+    formatter of the old one.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info:  # a traceback has lines of its own
+            return logging.Formatter("%(message)s").format(record)
+        return shown_lines(record.getMessage())
+
+
 def _log_to_terminal() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_as_shown)  # once, however often it is called
-
-
-def _as_shown(record: logging.LogRecord) -> bool:
-    """Let a record pass, the names in it as a terminal may show them."""
-    record.msg, record.args = shown_lines(record.getMessage()), ()
-    return True
+        if type(handler) is logging.StreamHandler:  # and none that somebody else put there
+            handler.setFormatter(cast(logging.Formatter, _Shown()))
 
 
 def _accept_any_name() -> None:

@@ -1,10 +1,12 @@
 """A file's name may hold anything, and forges no line on a terminal."""
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cache.errors import DataError
 from cache.shown import shown, shown_lines
@@ -37,17 +39,15 @@ def test_a_fault_with_a_name_that_forges_lines_begins_no_line_of_its_own():
     assert lines[1].startswith("  fix: rename a\\n28 cases")
 
 
-def test_a_log_line_with_a_name_that_forges_lines_stays_one(run_command):
+@pytest.mark.parametrize("with_bar", [False, True])
+def test_a_log_line_with_a_name_that_forges_lines_stays_one(run_command, monkeypatch, with_bar):
     @command
     def main():
-        logging.getLogger("x").warning("read %s", FORGED)
+        with logging_redirect_tqdm() if with_bar else nullcontext():
+            logging.getLogger("x").warning("read %s", FORGED)
 
-    records = []
-    logging.getLogger().addHandler(handler := logging.Handler())
-    handler.emit = records.append
-    run_command(main)
-    logging.getLogger().removeHandler(handler)
-    assert [record.getMessage() for record in records] == [f"read {shown(FORGED)}"]
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
+    assert run_command(main).output == f"read {shown(FORGED)}\n"
 
 
 def lines_of(ended):
