@@ -34,6 +34,7 @@ COLUMNS = ("case", "severity", "rule", "what")
 @click.option("--scheduler", help="Address of a Dask scheduler, to use its workers instead.")
 @click.option("--check-only", is_flag=True, help="Hold all files against the rules; store nothing.")
 @click.option("--prune", is_flag=True, help="Also delete stored cases that are no longer in --src.")
+@click.option("--deep", is_flag=True, help="Read every file, also if size and time are unchanged.")
 @params_option
 def main(
     src: Path | None,
@@ -42,6 +43,7 @@ def main(
     scheduler: str | None,
     check_only: bool,
     prune: bool,
+    deep: bool,
     params_file: Path,
 ) -> None:
     """Check every CT and label, and bring them to one orientation, crop and grid.
@@ -61,6 +63,7 @@ def main(
         workers=workers or max(2, processors()),
         scheduler=scheduler,
         prune=prune,
+        deep=deep,
         check_only=check_only,
     )
     if not check_only and summary.refusal is None:

@@ -49,6 +49,7 @@ def run(
     workers: int,
     scheduler: str | None = None,
     prune: bool = False,
+    deep: bool = False,
     check_only: bool = False,
 ) -> Summary:
     """Prepare every case of a data set; write the manifest last.
@@ -65,6 +66,7 @@ def run(
         workers: processes at a time; with one, all is done in this process.
         scheduler: address of a Dask scheduler whose workers do it instead.
         prune: also delete stored cases that are no longer in the data set.
+        deep: read every file, also those whose size and time are as they were.
         check_only: hold everything against the rules, and store nothing.
 
     Raises:
@@ -81,7 +83,7 @@ def run(
         before = journal.read()
         _remove_partials(out, check_only=check_only)
         jobs = _jobs(found, out, params, rules, before, check_only=check_only)
-        outcomes = _outcomes(jobs, out, journal, workers=workers, scheduler=scheduler)
+        outcomes = _outcomes(jobs, out, journal, workers=workers, scheduler=scheduler, deep=deep)
         outcomes = without_copies(outcomes, rules)
         problems = found.problems + [problem for one in outcomes for problem in problems_of(one)]
         write_pages(out, _pictures(out), outcomes, problems)
@@ -197,13 +199,21 @@ def _jobs(
 
 
 def _outcomes(
-    jobs: list[Job], out: Path, journal: Journal, *, workers: int, scheduler: str | None
+    jobs: list[Job],
+    out: Path,
+    journal: Journal,
+    *,
+    workers: int,
+    scheduler: str | None,
+    deep: bool = False,
 ) -> list[Outcome]:
     """Every case's outcome: first of those that are there unchanged, then of the others.
 
     The manifest stays as long as nothing but a look at the files' times was needed.
     """
     shortcuts = shortcuts_of(out)
+    if deep:
+        shortcuts.forget()
     outcomes, rest = [], []
     for job in jobs:
         outcome = quickly_kept(job, shortcuts)
