@@ -15,7 +15,11 @@ from stages.evaluate.background import Background, Folded, StageTime
 from stages.evaluate.known_problems import KnownProblem, of_problems
 from stages.evaluate.one import Model
 from stages.evaluate.params import EvaluateParams
+from stages.evaluate.pictures import Picture
+from stages.evaluate.report import IN_PAGE_BYTES, Report, write_report
 from stages.evaluate.run import run
+from stages.evaluate.scores import CaseScores
+from stages.evaluate.summary import summarise
 from stages.train.watch.picture import curves_picture
 from tiny import ball_case, one_thread, without_liver, write_store
 
@@ -210,6 +214,22 @@ def test_the_report_prints_across_the_page_with_all_columns(page):
     assert pdf.startswith(b"%PDF")
     [width, height] = re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf).groups()
     assert float(width) > float(height)
+
+
+def test_a_picture_beside_the_report_is_loaded_from_disk_without_a_server(browser, tmp_path):
+    case = CaseScores("c", "p", "test", *[0.5] * 11)
+    picture = curves_picture(HISTORY).ljust(IN_PAGE_BYTES + 1, b".")  # too large for the page
+    background = Background([], [], curves_picture(HISTORY), None, [])
+    shown = [(case, Picture(picture, None))]
+    report = Report(background, [case], [case], summarise([case]), background.curves, shown, 2.0)
+    write_report(tmp_path / "report.html", report)
+    wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait
+    show(browser)
+    browser.get((tmp_path / "report.html").as_uri())
+    browser.execute_script("document.querySelector('[loading=lazy]').scrollIntoView()")
+    width = "return document.querySelector('[loading=lazy]').naturalWidth"
+    wait(browser, 20).until(lambda page: page.execute_script(width) > 0)
+    assert browser.get_log("browser") == []
 
 
 def luminance(colour):
