@@ -218,10 +218,10 @@ def test_a_slice_that_cannot_be_referred_to_is_named(write_series):
 
 
 def test_images_of_another_class_than_a_cts_are_refused_by_name(write_series):
-    folder = write_series(SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    folder = write_series(SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
     with pytest.raises(SourceError) as caught:
         source_slices(folder)
-    assert "a Secondary Capture Image Storage" in caught.value.fact
+    assert "an MR Image Storage" in caught.value.fact
     assert caught.value.where == folder
 
 

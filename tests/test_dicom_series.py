@@ -47,6 +47,7 @@ from test_dicom import (
 
 OTHER = {"SeriesInstanceUID": f"{SERIES_UID}.1", "SeriesNumber": 9}
 ARTERIAL = {**OTHER, "SeriesDescription": "Abdomen arterial 5.0", "ConvolutionKernel": "B30f"}
+CAPTURE = {"SOPClassUID": SecondaryCaptureImageStorage}
 LOCALIZER = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
 UNDEFINED_WORDS = {  # objects without a picture of a CT, and what they are called
     SegmentationStorage: "a DICOM segmentation (SEG)",
@@ -210,25 +211,9 @@ class TestWhatIsACt:
         dcmwrite(path, Dataset(data), implicit_vr=True, little_endian=True)
         assert "(RTSTRUCT)" in refusal(read_label, path, None).fact
 
-    @pytest.mark.parametrize(
-        ("sop_class", "words"),
-        [
-            (MRImageStorage, "an MR Image Storage"),
-            (SecondaryCaptureImageStorage, "a Secondary Capture Image Storage"),
-        ],
-    )
-    def test_images_of_another_class_are_refused_as_a_ct_by_name(
-        self, write_series, sop_class, words
-    ):
-        error = refusal(read_ct, write_series(SOPClassUID=sop_class))
-        assert error.fact == f"holds no CT series; it has {words} (5 files)"
-
-    def test_more_images_of_another_class_do_not_pass_for_the_ct(self, write_series):
-        captures = {**OTHER, "SOPClassUID": SecondaryCaptureImageStorage}
-        write_series(np.concatenate([counted(), counted()]) + 9, names="qrstuvwxyz", **captures)
-        volume = read_ct(write_series())
-        np.testing.assert_array_equal(as_hu(volume), counted())
-        assert "10 files: another series" in finding(volume, "other_files").fact
+    def test_images_of_another_class_are_refused_as_a_ct_by_name(self, write_series):
+        error = refusal(read_ct, write_series(SOPClassUID=MRImageStorage))
+        assert error.fact == "holds no CT series; it has an MR Image Storage (5 files)"
 
     def test_an_enhanced_ct_is_refused_by_name_as_file_and_in_a_folder(self, tmp_path):
         path = tmp_path / "ct" / "1.dcm"
@@ -255,6 +240,66 @@ class TestWhatIsACt:
     def test_voxels_of_which_white_is_low_are_refused(self, write_series):
         error = refusal(read_ct, write_series(PhotometricInterpretation="MONOCHROME1"))
         assert "read inverted" in error.fact
+
+
+class TestSecondaryCapture:
+    """What conversion programs write of other files, and what people press a button for."""
+
+    @pytest.mark.parametrize(
+        "stated", [{}, {"ImageType": ["DERIVED", "SECONDARY"], "ConversionType": "WSD"}]
+    )
+    def test_a_converted_ct_is_read_if_its_slices_state_their_places(self, write_series, stated):
+        volume = read_ct(write_series(**CAPTURE, **stated))
+        np.testing.assert_array_equal(as_hu(volume), counted())
+        assert rules_of(volume) == []
+
+    @pytest.mark.parametrize(
+        "gone", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
+    )
+    def test_a_capture_without_a_place_is_no_ct(self, write_series, gone):
+        error = refusal(read_ct, write_series(**CAPTURE, without=(gone,)))
+        expected = "holds no CT series; it has a Secondary Capture Image Storage (5 files)"
+        assert error.fact == expected
+
+    @pytest.mark.parametrize("modality", ["OT", "SC", ""])
+    def test_a_capture_of_no_stated_ct_is_no_ct(self, write_series, modality):
+        error = refusal(read_ct, write_series(**CAPTURE, Modality=modality))
+        assert "holds no CT series" in error.fact
+
+    def test_a_coloured_capture_is_no_ct(self, tmp_path):
+        for place, name in zip(positions(), NAMES, strict=True):
+            rgb = np.zeros((6, 21), np.int16)
+            colours = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "Columns": 7}
+            write_slice(tmp_path / "ct" / name, rgb, place, **CAPTURE, **colours)
+        assert "holds no CT series" in refusal(read_ct, tmp_path / "ct").fact
+
+    def test_a_screenshot_of_the_same_series_is_told_and_left_out(self, write_series):
+        shot = {**CAPTURE, "without": ("ImagePositionPatient", "ImageOrientationPatient")}
+        write_series(counted()[:1], names="z", **shot)
+        volume = read_ct(write_series(**CAPTURE))
+        np.testing.assert_array_equal(as_hu(volume), counted())
+        assert rules_of(volume) == ["other_files"]
+
+    def test_more_captures_than_slices_of_a_ct_do_not_pass_for_it(self, write_series):
+        many = np.concatenate([counted()] * 4) + 9
+        captures = {**OTHER, **CAPTURE}
+        write_series(many, positions(20), names="fghijklmnopqrstuvwxy", **captures)
+        volume = read_ct(write_series())
+        np.testing.assert_array_equal(as_hu(volume), counted())
+        assert "20 files: another series" in finding(volume, "other_files").fact
+
+    def test_a_stray_slice_of_a_scanner_does_not_pass_for_the_converted_ct(self, write_series):
+        write_series(counted()[:1] + 9, names="z", **OTHER)
+        many = np.concatenate([counted()] * 2)
+        volume = read_ct(write_series(many, positions(10), names="fghijklmno", **CAPTURE))
+        np.testing.assert_array_equal(as_hu(volume), many)
+
+    @pytest.mark.parametrize("modality", ["CT", "OT", "SEG"])
+    def test_captures_that_state_their_places_are_a_label(self, write_series, modality):
+        mask = (counted() % 2).astype(np.int16)
+        stated = {**CAPTURE, "Modality": modality, "RescaleIntercept": 0}
+        volume = read_label(write_series(mask, **stated), None)
+        np.testing.assert_array_equal(volume.array, mask)
 
 
 class TestWhichSeries:

@@ -6,7 +6,7 @@ from pydicom.uid import MediaStorageDirectoryStorage, RTStructureSetStorage
 from cache.errors import SourceError
 from stages.predict.find import find_tasks
 from test_dicom import ROOT_UID, SERIES_UID, counted, positions, series_writer, write_slice
-from test_dicom_series import LOCALIZER, OTHER, object_of, without_preamble
+from test_dicom_series import CAPTURE, LOCALIZER, OTHER, object_of, without_preamble
 
 THIRD = {"SeriesInstanceUID": f"{SERIES_UID}.2", "SeriesNumber": 12}
 
@@ -35,6 +35,14 @@ def search(tmp_path):
 def two_patients(write_series):
     write_series("p1/ct")
     write_series("p2/ct", **OTHER)
+
+
+def test_a_converted_ct_is_predicted_and_a_folder_of_screenshots_is_not(write_series, search):
+    write_series("ct", **CAPTURE)
+    write_series("shots", **CAPTURE, without=("ImagePositionPatient",))
+    tasks, notes = search()
+    assert tasks == ["ct"]
+    assert notes == {"shots": "holds no CT (5 files: a Secondary Capture Image Storage)"}
 
 
 @pytest.mark.parametrize("name", ["DIRFILE", "DICOMDIR", "index.dcm"])

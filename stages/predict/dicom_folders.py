@@ -10,6 +10,7 @@ from stages.preprocess.layouts.tree import Tree
 from stages.preprocess.reading.dicom import Series, choose_series
 from stages.preprocess.reading.dicom_file import read_header
 from stages.preprocess.reading.dicom_kind import (
+    PLACE_TAGS,
     TABLE_OF_CONTENTS,
     class_of,
     is_image,
@@ -122,7 +123,7 @@ def _slices(files: Iterable[Path]) -> Iterator[Path]:
         if not is_dicom(path):
             continue
         try:
-            header = read_header(path, [], ["ImageType"])
+            header = read_header(path, [], ["ImageType", *PLACE_TAGS])
         except SourceError:
             yield path
             continue

@@ -22,6 +22,7 @@ from stages.preprocess.reading.dicom_kind import (
     CONVERT,
     UNKNOWN_CLASS,
     holds_several,
+    is_converted,
     is_image,
     is_localizer,
     is_of_ct,
@@ -35,6 +36,7 @@ from stages.preprocess.rules import series as rules
 SLICE_ENDINGS = (".dcm", ".dicom", ".ima")
 NO_DICOM = "no DICOM file"
 NO_IMAGE = "holds no image"
+STRAY = 0.1  # of the slices of a converted series: so few that a scanner wrote are not the CT
 RIVAL = 0.5  # of the most slices: a series with so many may be meant as well
 Numbers = Literal["alike", "whole", "fractions"]
 
@@ -59,6 +61,7 @@ class Series:
 def choose_series(folder: Path, *, is_ct: bool) -> Series:
     """The series of a folder that is meant; for a CT, of those that are CT.
 
+    What a scanner wrote goes before what a program made of other files (Secondary Capture).
     It is the one with the most slices, unless others have half as many or more: of these, one
     with slices in the folder itself goes before those below it, one that was scanned before one
     that was computed, and one across the body before others. If that does not decide it, rule
@@ -73,7 +76,7 @@ def choose_series(folder: Path, *, is_ct: bool) -> Series:
     """
     images, unused = _images(folder)
     groups = list(groups_of(images))
-    wanted = [group for group in groups if _may_be_meant(group, is_ct=is_ct)]
+    wanted = _wanted(groups, is_ct=is_ct)
     if not wanted:
         raise _nothing_meant(folder, groups, unused, is_ct=is_ct)
     chosen, rivals = _chosen(folder, wanted)
@@ -113,8 +116,17 @@ def _images(folder: Path) -> tuple[list[tuple[Path, Any]], dict[Path, str]]:
     return images, unused
 
 
-def _may_be_meant(group: Group, *, is_ct: bool) -> bool:
-    return not is_localizer(group.head) and (is_of_ct(group.head) or not is_ct)
+def _wanted(groups: Sequence[Group], *, is_ct: bool) -> list[Group]:
+    """Those that may be meant: for a CT, what a scanner wrote goes before what was converted."""
+    images = [group for group in groups if not is_localizer(group.head)]
+    if not is_ct:
+        return images
+    of_ct = [group for group in images if is_of_ct(group.head)]
+    most = max((group.count for group in of_ct), default=0)
+    scanned = [
+        group for group in of_ct if not is_converted(group.head) and group.count > STRAY * most
+    ]
+    return scanned or of_ct
 
 
 def _chosen(folder: Path, wanted: Sequence[Group]) -> tuple[Group, list[Group]]:
@@ -187,7 +199,7 @@ def _lost_parts(
     first, last = kept[0].position_mm, kept[-1].position_mm
     for group in groups:
         normal = normal_of(group.head)
-        is_other = group is chosen or group.key[:5] != chosen.key[:5]
+        is_other = group is chosen or group.key[:6] != chosen.key[:6]
         if is_other or normal is None or abs(normal @ kept[0].normal) < PARALLEL:
             continue
         at = [stack.slice_of(*image).origin_xyz_mm @ kept[0].normal for image in group.images]

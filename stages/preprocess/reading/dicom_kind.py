@@ -13,6 +13,9 @@ from stages.preprocess.reading.dicom_start import is_dicom
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 SEVERAL_FRAMES = (f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")  # enhanced, and converted from older files
+# of programs that make DICOM of other files; of screenshots too, which state no place
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+PLACE_TAGS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 TABLE_OF_CONTENTS = "1.2.840.10008.1.3.10"
 # what people call them; all others have the standard's name
 USUAL_NAMES = {
@@ -60,7 +63,18 @@ def is_image(header: Any) -> bool:
 def is_of_ct(header: Any) -> bool:
     """Whether an object holds images of a CT, single or many; where it is silent, it may."""
     modality = str(header.get("Modality") or "")
-    return modality in ("CT", "") and class_of(header) in (CT_IMAGE, *SEVERAL_FRAMES, "")
+    is_ct = modality in ("CT", "") and class_of(header) in (CT_IMAGE, *SEVERAL_FRAMES, "")
+    return is_ct or is_converted(header)
+
+
+def is_converted(header: Any) -> bool:
+    """Whether it is a slice of a CT as conversion programs write it: a capture with a place."""
+    return (
+        class_of(header) == SECONDARY_CAPTURE
+        and header.get("Modality") == "CT"
+        and int(header.get("SamplesPerPixel") or 1) == 1
+        and all(header.get(tag) for tag in PLACE_TAGS)
+    )
 
 
 def holds_several(header: Any) -> bool:

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from cache.errors import SourceError
 from stages.preprocess.reading.dicom_file import EXPORT, frames_of, read_header
-from stages.preprocess.reading.dicom_kind import class_of, holds_several, is_localizer, words_of
+from stages.preprocess.reading.dicom_kind import (
+    class_of,
+    holds_several,
+    is_converted,
+    is_localizer,
+    words_of,
+)
 from stages.preprocess.reading.stack import COMPARED_TAGS, STACK_TAGS
 
 # nothing of the patient is read; the rest is what slices are compared by
@@ -94,6 +100,7 @@ def _key(header: Any) -> tuple[Any, ...]:
         class_of(header),
         is_localizer(header),
         holds_several(header),
+        is_converted(header),
         header.get("Rows"),
         header.get("Columns"),
     )
