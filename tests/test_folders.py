@@ -128,11 +128,20 @@ class TestTwoFolders:
             ("patient 12", "annotator_012", "patient 12"),
             ("liver_7", "liver_7", "liver_7"),
             ("Case7", "case7", "case7"),
+            ("Scan 0 (2019)", "Scan 0 (2019)-label", "Scan 0 (2019)"),
+            ("CT_P001", "CT_P001_seg", "CT_P001"),
+            ("img 0 (2019)", "label 0 (2019)", "0 (2019)"),
         ],
     )
     def test_names_belong_together_but_for_what_everybody_adds(self, found, ct, label, case_id):
         pair = (f"images/{ct}.nii.gz", f"masks/{label}.nii.gz")
         assert found(*pair) == {case_id: pair}
+
+    def test_a_ct_without_a_label_is_called_as_those_with_one_are(self, tmp_path):
+        pair = ("images/Scan 0 (2019).nii", "masks/Scan 0 (2019)-label.nii")
+        lay_out(tmp_path, bare(*pair, "images/Scan 1 (2019).nii"))
+        problems = scan(tmp_path, layout="auto").problems
+        assert [(one.case_id, one.rule) for one in problems] == [("Scan 1 (2019)", "label_missing")]
 
     def test_cts_may_lie_in_several_folders(self, found):
         one = ("CT-ImagePart1/Case_1_0000.nii.gz", "Mask/Case_1.nii.gz")

@@ -73,7 +73,8 @@ def matched_by_name(cts: Sequence[str], labels: Sequence[str]) -> list[Case]:
         for own, (of_ct, of_label) in members.items()
     }
     # of a CT alone, the name it would have with its label
-    is_short = any(len(_names(*both)) > 1 for both in named.values() if all(both))
+    pairs = [both for both in named.values() if all(both) and len(_names(*both)) > 1]
+    is_short = not all(_in_labels(*both) for both in pairs)
     return [
         Case(_name_of(*named[own], is_short=is_short), tuple(ct), tuple(label), rivals.get(own, ""))
         for own, (ct, label) in members.items()
@@ -96,12 +97,27 @@ def _names(cts: Sequence[str], labels: Sequence[str]) -> set[str]:
     return by_cts | {composed(name) for name in labels}
 
 
+def _in_labels(cts: Sequence[str], labels: Sequence[str]) -> str:
+    """A CT's name, if all of it is in its labels', as ``Scan 7`` in ``Scan 7-label``; else ""."""
+    if len(set(cts)) > 1:
+        return ""
+    whole = (composed(name) for name in (cts[0], _bare(cts[0])))
+    return next((ct for ct in whole if all(_begins_or_ends(label, ct) for label in labels)), "")
+
+
+def _begins_or_ends(label: str, ct: str) -> bool:
+    name = composed(label)
+    rest = name.removeprefix(ct) if name.startswith(ct) else name.removesuffix(ct)
+    return rest != name and not any(map(str.isdigit, rest))
+
+
 def _name_of(cts: Sequence[str], labels: Sequence[str], *, is_short: bool) -> str:
-    """A case's name: the one that CT and label share, else what they have in common."""
+    """A case's name: the CT's, where the labels have all of it, else what both have in common."""
     names = _names(cts, labels)
     if len(names) == 1 and not (is_short and not (cts and labels)):
         return min(names)
-    return case_name([*labels, *cts][0])
+    shared = _in_labels(cts, labels) if cts and labels and not is_short else ""
+    return shared or case_name([*labels, *cts][0])
 
 
 def _by_number(cts: Sequence[str], labels: Sequence[str]) -> list[Case]:

@@ -25,6 +25,7 @@ SET_APART = re.compile(r"ts|te|tests?|testing|va|val|valid|validation")
 TRAINING = re.compile(r"tr|train|training")
 # letters, digits, and what parts them; then the words of imagesTr and RawData by their capitals
 PIECES = re.compile(r"[^\W\d_]+|\d+|[\W_]+")
+BRACKETS = ("()", "[]", "{}")
 CAMEL = re.compile(r"[^\W\d_A-Z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*")
 
 
@@ -82,13 +83,23 @@ def core(name: str) -> str:
 
 
 def case_name(name: str) -> str:
-    """The ``core`` of a name with its capitals."""
+    """The ``core`` of a name with its capitals, and with both of any brackets."""
     pieces = _pieces(name)
     while pieces and _says_no_case(pieces[-1]):
         pieces.pop()
     while pieces and _says_no_case(pieces[0]):
         pieces.pop(0)
-    return "".join(pieces) or composed(name)
+    return _with_both("".join(pieces)) or composed(name)
+
+
+def _with_both(name: str) -> str:
+    """A name with the brackets that were cut off its ends, whose partners are left in it."""
+    for opening, closing in BRACKETS:
+        if name.count(opening) > name.count(closing):
+            name += closing
+        elif name.count(opening) < name.count(closing):
+            name = opening + name
+    return name
 
 
 def _says(name: str, what: re.Pattern[str]) -> bool:
