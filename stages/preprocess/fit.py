@@ -7,7 +7,7 @@ as the true one.
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,25 @@ LEAST_FIT = (
     0.7  # the five fitted 1.2 to 2.3, mirrored 0.1 to 1.1; below, one says no more than another
 )
 ENOUGH = 48  # voxels along a side, to twice as many: more make it slower and no surer
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a liver and its border lie in a CT, sampled as coarsely as suffices.
+
+    Attributes:
+        around: the liver's box and a little more.
+        every: the voxels of it that are looked at.
+        inside: the numbers of those in the liver, or of evenly spread ones of them.
+        one_side: of neighbours on both sides of the border, the one's number.
+        other_side: and the other's.
+    """
+
+    around: tuple[slice, ...]
+    every: tuple[slice, ...]
+    inside: NDArray[np.intp]
+    one_side: NDArray[np.intp]
+    other_side: NDArray[np.intp]
 
 
 def fits_better(hu: Volume, mask: Mask, times: float) -> str:
@@ -40,8 +59,9 @@ def fits_better(hu: Volume, mask: Mask, times: float) -> str:
     box = box_of(mask)
     if box is None:
         return ""
-    here = _fit(hu, mask, box)
-    fits = [(_fit(turned, mask, box), how) for how, turned in _turns(hu)]
+    places = _places_of(mask, box)
+    here = _fit(hu, places)
+    fits = [(_fit(turned, places), how) for how, turned in _turns(hu)]
     best, how = max(fits)
     return how if best > max(times * here, LEAST_FIT) else ""
 
@@ -61,28 +81,41 @@ def _turns(hu: Volume) -> Iterator[tuple[str, Volume]]:
             yield " and ".join(one for one in (swapped, mirrored) if one), volume[step]
 
 
-def _fit(hu: Volume, mask: Mask, box: Box) -> float:
-    """The step in HU across the mask's border, by the spread of those inside; 0 for no liver."""
+def _places_of(mask: Mask, box: Box) -> _Places:
+    """What is asked of every order of the CT's voxels, found once."""
     steps = [max(1, side // ENOUGH) for side in box.shape_zyx]
     around = box.grown(steps).clipped(mask.shape).slices
     every = tuple(slice(None, None, step) for step in steps)
-    values, inside = np.clip(hu[around][every], *WINDOW_HU), mask[around][every]
-    found = sampled_hu(values, inside)
-    if not found.size or not is_liver_hu(float(np.median(found))):
-        return 0.0
-    first, third = np.percentile(found, [25, 75])
-    return _border_step(values, inside) / float(third - first + NOISE_HU)
-
-
-def _border_step(values: Volume, inside: Mask) -> float:
-    """The mean difference in HU between neighbours on both sides of a mask's border."""
-    steps: list[NDArray[Any]] = []
+    inside = mask[around][every]
+    numbers = np.arange(inside.size).reshape(inside.shape)
+    pairs = []
     for axis in range(3):
         a, b = (
             tuple(part if each == axis else slice(None) for each in range(3))
             for part in (slice(None, -1), slice(1, None))
         )
         is_border = inside[a] != inside[b]
-        steps.append(np.abs(values[a][is_border] - values[b][is_border]))
-    found = np.concatenate(steps)
-    return float(found.mean()) if found.size else 0.0
+        pairs.append((numbers[a][is_border], numbers[b][is_border]))
+    one_side, other_side = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    return _Places(around, every, sampled_hu(numbers, inside), one_side, other_side)
+
+
+def _fit(hu: Volume, places: _Places) -> float:
+    """The step in HU across the liver's border, by the spread of those inside; 0 for no liver."""
+    values = np.clip(hu[places.around][places.every], *WINDOW_HU).ravel()
+    found = values[places.inside]
+    if not found.size:
+        return 0.0
+    first, middle, third = _quartiles(found)
+    if not is_liver_hu(middle):
+        return 0.0
+    steps = np.abs(values[places.one_side] - values[places.other_side])
+    step = float(steps.mean()) if steps.size else 0.0
+    return step / float(third - first + NOISE_HU)
+
+
+def _quartiles(found: NDArray[np.int16]) -> NDArray[np.intp]:
+    """The three quartiles of HU inside the window, to 1 HU: far faster by a table."""
+    low, high = WINDOW_HU
+    below = np.bincount(found - low, minlength=high - low + 1).cumsum()
+    return np.searchsorted(below, np.array([0.25, 0.5, 0.75]) * found.size) + low

@@ -187,10 +187,7 @@ def counts_of(label_map: NDArray[Any]) -> dict[int, int]:
     """How many voxels have each value that occurs, ascending; the values are whole numbers."""
     low, high = int(label_map.min()), int(label_map.max())
     if high - low <= FEW_VALUES:  # a pass for each is far faster than the table below
-        counts = {
-            value: int(np.count_nonzero(label_map == value)) for value in range(low, high + 1)
-        }
-        return {value: count for value, count in counts.items() if count}
+        return _counts_of_few(label_map, low, high)
     if label_map.dtype.kind not in "iu" or high - low > MOST_VALUES:
         values, found = np.unique(label_map, return_counts=True)
         return {int(value): int(count) for value, count in zip(values, found, strict=True)}
@@ -199,6 +196,16 @@ def counts_of(label_map: NDArray[Any]) -> dict[int, int]:
         shifted = np.subtract(part, low, dtype=np.intp).ravel()
         table += np.bincount(shifted, minlength=table.size)
     return {int(at) + low: int(table[at]) for at in np.flatnonzero(table)}
+
+
+def _counts_of_few(label_map: NDArray[Any], low: int, high: int) -> dict[int, int]:
+    """The counts of values of a small range: slice by slice, which stays in the cache."""
+    counts = {
+        value: sum(int(np.count_nonzero(part == value)) for part in label_map)
+        for value in range(low + 1, high + 1)
+    }
+    counts = {low: label_map.size - sum(counts.values()), **counts}
+    return {value: count for value, count in counts.items() if count}
 
 
 def _names_in(

@@ -215,15 +215,20 @@ def median_hu(hu: Volume, mask: Mask) -> float:
     return float(np.median(found)) if found.size else float("nan")
 
 
-def sampled_hu(hu: Volume, mask: Mask) -> NDArray[np.int16]:
-    """The HU of the mask's voxels, or of evenly spread ones where they are many."""
+def sampled_hu(hu: NDArray[Any], mask: Mask) -> NDArray[Any]:
+    """The HU of the mask's voxels, or of evenly spread ones where they are many.
+
+    Args:
+        hu: (Z, Y, X).
+        mask: 0/1, of the same shape.
+    """
     box = box_of(mask)
     if box is None:
-        return np.empty(0, np.int16)
+        return np.empty(0, hu.dtype)
     inside, values = mask[box.slices], hu[box.slices]
     step = max(1, math.floor((np.count_nonzero(inside) / LIVER_SAMPLE) ** (1 / 3)))
     every = (slice(None, None, step),) * 3
-    found: NDArray[np.int16] = values[every][inside[every] > 0]
+    found: NDArray[Any] = values[every][inside[every] > 0]
     return found if found.size else values[inside > 0]
 
 
