@@ -429,6 +429,23 @@ class TestLiver:
         assert severities == {"other_organs": "warning"}
         np.testing.assert_array_equal(inspected.mask, liver_label())
 
+    @pytest.mark.parametrize("other", ["arota", "postcava", "RAG", "class_1"])
+    def test_beside_a_name_of_the_liver_an_unknown_name_is_not_liver_and_told(
+        self, write_case, inspect, facts_of, other
+    ):
+        files = named(write_case(label=organs()), {other: (1,), "liver": (6,)})
+        inspected, severities = inspect(files)
+        assert severities == {"other_organs": "warning"}
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+        assert f"names {other} (144 voxels)" in facts_of(files)["other_organs"]
+
+    @pytest.mark.parametrize("part", ["tumor", "Haemangioma", "GTV", "parenchyma", "FNH"])
+    def test_beside_a_name_of_the_liver_what_lies_in_one_is_liver(self, write_case, inspect, part):
+        files = named(write_case(label=organs()), {part: (1,), "liver": (6,)})
+        inspected, severities = inspect(files)
+        assert severities == {}
+        assert inspected.mask.sum() == (organs() > 0).sum()
+
     def test_a_value_that_the_data_set_does_not_declare_is_told_and_never_liver(
         self, write_case, inspect
     ):

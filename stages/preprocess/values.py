@@ -13,7 +13,12 @@ from cache.case import Mask
 from stages.preprocess.files import LabelNames
 from stages.preprocess.problems import Finding
 from stages.preprocess.rules import label
-from stages.preprocess.rules.organs import is_ignored, is_liver_part, is_other_organ
+from stages.preprocess.rules.organs import (
+    is_ignored,
+    is_liver,
+    is_liver_part,
+    is_other_organ,
+)
 
 LiverValues = Literal["any"] | list[int] | list[str]
 # "other": another structure; "undeclared": the data set names its values, and not this one;
@@ -88,8 +93,11 @@ class Wanted:
         return value in self.liver_values or any(name in self.liver_values for name in named)
 
     def _is_any(self, named: Sequence[str]) -> bool:
+        if self.liver_values == "any" and named and any(map(is_liver, self.names or {})):
+            # beside a name of the liver, "arota" and "postcava" (as AMOS spells them) are other's
+            return any(map(is_liver_part, named))
         if self.liver_values == "any":
-            return not any(is_other_organ(name) for name in named)
+            return not any(map(is_other_organ, named))
         # a name that stands for every value above 0
         return any((self.names or {}).get(str(name)) == () for name in self.liver_values)
 

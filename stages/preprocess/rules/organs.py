@@ -13,6 +13,8 @@ IGNORE = "ignore"  # as nnU-Net calls what nobody looked at
 OF_A_LIVER = """
 tumor tumour tumeur lesion läsion cancer metasta carcinom hcc nodul mass cyst vessel vein vene
 portal arter duct segment lobe caudate ablat necro
+angioma hemangiom haemangiom adenom fnh abscess biliar bile parenchym gtv viable embol tace lipiodol
+resect remnant graft shunt stent thromb infarct hydatid echinoc fibros steatos cirrho calcif
 """
 # and those of other structures
 OF_OTHERS = """
@@ -36,10 +38,14 @@ def is_ignored(name: str) -> bool:
 
 def is_other_organ(name: str) -> bool:
     """Whether a name is that of a structure that is no part of the liver."""
-    words = _words(name)
-    if any(word.startswith(LIVER) for word in words):
+    if is_liver(name):
         return False
-    return any(word in WHOLE or word.startswith(STARTS) for word in words)
+    return any(word in WHOLE or word.startswith(STARTS) for word in _words(name))
+
+
+def is_liver(name: str) -> bool:
+    """Whether a name speaks of the liver itself."""
+    return any(word.startswith(LIVER) for word in _words(name))
 
 
 def is_liver_part(name: str) -> bool:

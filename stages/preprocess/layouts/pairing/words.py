@@ -25,7 +25,7 @@ SET_APART = re.compile(r"ts|te|tests?|testing|va|val|valid|validation")
 TRAINING = re.compile(r"tr|train|training")
 # letters, digits, and what parts them; then the words of imagesTr and RawData by their capitals
 PIECES = re.compile(r"[^\W\d_]+|\d+|[\W_]+")
-BRACKETS = ("()", "[]", "{}")
+BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 CAMEL = re.compile(r"[^\W\d_A-Z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*")
 
 
