@@ -757,6 +757,14 @@ class TestSegmentations:
         source = read_label(tmp_path / "a.seg.nrrd", None)
         assert (source.names, source.layers) == ({"liver": (1,)}, {"liver": (0,)})
 
+    def test_segments_are_found_whatever_their_numbers_and_a_nameless_one_by_its_id(self, tmp_path):
+        image = sitk.GetImageFromArray(np.ones((5, 6, 7), np.uint8))
+        image.SetMetaData("Segment1_Name", "liver")
+        image.SetMetaData("Segment4_ID", "spleen")
+        image.SetMetaData("Segment4_LabelValue", "2")
+        sitk.WriteImage(image, str(tmp_path / "a.seg.nrrd"))
+        assert read_label(tmp_path / "a.seg.nrrd", None).names == {"liver": (1,), "spleen": (2,)}
+
     def test_segments_of_one_name_are_one_structure(self, tmp_path):
         layers, _ = self.layers(tmp_path)
         segments = [("liver", 1, 0), ("spleen", 2, 0), ("liver", 1, 1)]

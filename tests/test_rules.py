@@ -591,6 +591,7 @@ class TestNames:
         [
             *("spleen", "Spleen", "left kidney", "kidney_tumour", "portal_vein_and_splenic_vein"),
             *("vertebrae_L1", "lung upper lobe", "gallbladder", "Milz", "rib_left_1", "body"),
+            *("脾脏", "右肾", "селезёнка", "Baço", "milt", "Lien", "SPL", "background"),
         ],
     )
     def test_a_name_of_another_organ_is_no_part_of_a_liver(self, name):
@@ -601,7 +602,8 @@ class TestNames:
         "name",
         [
             *("liver", "Liver_1", "hepatic vessel", "liver tumour", "cancer", "Leber", "tumor"),
-            *("portal vein", "liver_segment_4", "caudate lobe"),
+            *("portal vein", "liver_segment_4", "caudate lobe", "肝脏", "肝腫瘍", "печень"),
+            *("Fígado", "lever", "Hepar", "karaciğer"),
         ],
     )
     def test_the_liver_and_what_is_in_it_is_no_other_organ(self, name):
@@ -611,6 +613,11 @@ class TestNames:
     @pytest.mark.parametrize("name", ["", "1", "mask", "class_7", "Segment_1", "organ", "rateau"])
     def test_a_name_that_says_nothing_is_neither(self, name):
         assert not organs.is_other_organ(name)
+
+    @pytest.mark.parametrize("name", ["", "1", "mask", "class_7", "Segment_1", "organ", "Label 3"])
+    def test_what_programs_call_a_structure_is_no_name(self, name):
+        assert organs.is_nameless(name)
+        assert not organs.is_nameless(f"liver {name}")
 
     @pytest.mark.parametrize(("name", "is_ignored"), [("ignore", 1), ("Ignore", 1), ("liver", 0)])
     def test_an_ignore_label_is_known_by_its_name(self, name, is_ignored):

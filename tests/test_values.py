@@ -1,9 +1,11 @@
 """The values of a label: found, counted, and turned into a mask."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from stages.preprocess.values import account, binarize, counts_of, liver_of
+from stages.preprocess.values import account, binarize, counts_of, liver_of, value_findings
 
 
 class TestBinarizing:
@@ -73,3 +75,51 @@ class TestValues:
         counted = account(layers, "any", {"liver": (1,)}, {"liver": (0,)})
         assert [one.use for one in counted] == ["liver", "background", "undeclared"]
         np.testing.assert_array_equal(liver_of(layers, counted), layers[..., 0])
+
+
+class TestNames:
+    """What ``any`` takes for liver, by what the values are called."""
+
+    def uses(self, names):
+        values = [value for group in names.values() for value in group]
+        label_map = np.resize(np.array([0, *sorted(set(values))], np.uint8), (3, 4, 5))
+        counted = account(label_map, "any", names, {})
+        return {one.value: one.use for one in counted if one.value > 0}
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            {"pancreas": (1,), "cancer": (2,)},  # the Decathlon's task 7
+            {"Vessel": (1,), "Tumour": (2,)},  # its task 8
+            {"cancer": (1,)},  # its task 6, of lungs
+            {"kidney": (1,), "tumor": (2,), "cyst": (3,)},
+        ],
+    )
+    def test_a_tumour_or_a_vessel_is_no_liver_where_no_liver_is_named(self, names):
+        assert set(self.uses(names).values()) == {"other"}
+
+    def test_a_tumour_beside_a_liver_is_liver(self):
+        assert self.uses({"liver": (1,), "Tumor": (2,)}) == {1: "liver", 2: "liver"}
+
+    @pytest.mark.parametrize("other", ["abdomen", "Segment_2", "background", "arota", "7"])
+    def test_what_is_not_called_liver_beside_a_liver_is_not_liver(self, other):
+        assert self.uses({"liver": (2,), other: (1,)}) == {1: "other", 2: "liver"}
+
+    def test_a_region_of_all_organs_does_not_take_its_name_from_the_liver(self):
+        uses = self.uses({"body": (1, 2, 3), "liver": (2,), "spleen": (3,)})
+        assert uses == {1: "other", 2: "liver", 3: "other"}
+
+    def test_a_region_called_liver_holds_values_with_names_of_their_own(self):
+        assert self.uses({"liver": (1, 2), "tumor": (2,)}) == {1: "liver", 2: "liver"}
+
+    @pytest.mark.parametrize("names", [("Segment_1", "Segment_2"), ("right lobe", "left lobe")])
+    def test_names_that_say_nothing_and_pieces_of_a_liver_are_liver(self, names):
+        uses = self.uses({name: (value,) for value, name in enumerate(names, 1)})
+        assert set(uses.values()) == {"liver"}
+
+    def test_two_names_of_which_none_is_known_are_a_doubt(self):
+        names = {"jetra": (1,), "sleva": (2,)}
+        counted = account(np.resize(np.arange(3), (3, 4, 5)), "any", names, {})
+        found = value_findings(Path("label.nii"), counted, is_any=True)
+        assert [one.rule for one in found] == ["many_values"]
+        assert "(jetra, sleva), all taken for liver, though no name is known" in found[0].fact

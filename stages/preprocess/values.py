@@ -15,8 +15,10 @@ from stages.preprocess.problems import Finding
 from stages.preprocess.rules import label
 from stages.preprocess.rules.organs import (
     is_ignored,
+    is_lesion_or_vessel,
     is_liver,
     is_liver_part,
+    is_nameless,
     is_other_organ,
 )
 
@@ -93,13 +95,18 @@ class Wanted:
         return value in self.liver_values or any(name in self.liver_values for name in named)
 
     def _is_any(self, named: Sequence[str]) -> bool:
-        if self.liver_values == "any" and named and any(map(is_liver, self.names or {})):
-            # beside a name of the liver, "arota" and "postcava" (as AMOS spells them) are other's
-            return any(map(is_liver_part, named))
-        if self.liver_values == "any":
-            return not any(map(is_other_organ, named))
-        # a name that stands for every value above 0
-        return any((self.names or {}).get(str(name)) == () for name in self.liver_values)
+        names = self.names or {}
+        if self.liver_values != "any":
+            # a name that stands for every value above 0
+            return any(names.get(str(name)) == () for name in self.liver_values)
+        # a name of several values is a region's, such as all organs; one of its own says more
+        own = [name for name in named if len(set(names[name])) == 1] or named
+        if not named or any(is_other_organ(name) for name in own):
+            return not named
+        if any(is_liver(name) for name in names):  # "arota" beside it, as AMOS spells it, is not
+            return any(is_liver_part(name) and not is_nameless(name) for name in named)
+        # of a tumour or a vessel without a liver nobody knows whose it is
+        return not any(is_other_organ(name) or is_lesion_or_vessel(name) for name in names)
 
 
 def account(
@@ -145,6 +152,7 @@ def value_findings(path: Path, counted: Sequence[Counted], *, is_any: bool) -> l
     for one in of.get("other", []) if is_any else []:
         organs[one.name] += one.voxels
     unclear = [one.name or one.value for one in of.get("liver", []) if not is_liver_part(one.name)]
+    named = [str(name) for name in unclear if isinstance(name, str) and not is_nameless(name)]
     found = [
         label.label_values(
             path,
@@ -152,7 +160,7 @@ def value_findings(path: Path, counted: Sequence[Counted], *, is_any: bool) -> l
             undeclared={one.value: one.voxels for one in of.get("undeclared", [])},
             unseen=sum(one.voxels for one in of.get("unseen", []) if not one.name),
         ),
-        label.many_values(path, unclear) if is_any else None,
+        label.many_values(path, unclear, named) if is_any else None,
         label.other_organs(path, organs),
         label.ignore_label(
             path,

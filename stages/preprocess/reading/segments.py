@@ -8,6 +8,7 @@ from stages.preprocess.files import LabelNames
 from stages.preprocess.reading.header_text import TextHeader
 from stages.preprocess.rules.ct import EXPORT_AGAIN
 
+KEY = re.compile(r"Segment(\d{1,6})_(Name|LabelValue)")
 WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*")
 
 Layers = dict[str, tuple[int, ...]]
@@ -29,9 +30,10 @@ def segments_of(path: Path, header: TextHeader | None, count: int) -> tuple[Labe
     names: LabelNames = {}
     layers: Layers = {}
     fields = header.pairs if header else {}
-    number = 0
-    while f"Segment{number}_Name" in fields or f"Segment{number}_LabelValue" in fields:
-        name = fields.get(f"Segment{number}_Name", f"Segment {number}")
+    # whatever wrote the file may have begun with 1, or left one out
+    for number in sorted({int(found[1]) for key in fields if (found := KEY.fullmatch(key))}):
+        identity = fields.get(f"Segment{number}_ID", f"Segment {number}")
+        name = fields.get(f"Segment{number}_Name", identity)
         value = _whole(path, fields, f"Segment{number}_LabelValue", absent=1)
         layer = _whole(path, fields, f"Segment{number}_Layer", absent=0)
         if not 0 <= layer < count:
@@ -39,7 +41,6 @@ def segments_of(path: Path, header: TextHeader | None, count: int) -> tuple[Labe
             raise SourceError(path, fact, EXPORT_AGAIN)
         names[name] = (*names.get(name, ()), value)
         layers[name] = (*layers.get(name, ()), layer)
-        number += 1
     return names, layers
 
 

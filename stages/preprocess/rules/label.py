@@ -77,16 +77,19 @@ def label_values(
     return Finding("label_values", path, "; ".join(facts), fix)
 
 
-def many_values(path: Path, unclear: Sequence[object]) -> Finding | None:
+def many_values(path: Path, unclear: Sequence[object], named: Sequence[str] = ()) -> Finding | None:
     """Not many values that nothing tells to be liver, all taken for it since any value is.
 
     Args:
         path: the label.
         unclear: the values, or their names where those do not speak of a liver.
+        named: those of them that are names of something, of which one at most may be a liver's.
     """
-    if len(unclear) <= MOST_PARTS:
+    if len(unclear) <= MOST_PARTS and len(named) <= 1:
         return None
     fact = f"has {len(unclear)} values above 0 ({_list(unclear)}), all taken for liver"
+    if len(named) > 1:
+        fact = f"{fact}, though no name is known to be a liver's"
     return Finding("many_values", path, fact, "set preprocess.liver_values")
 
 
