@@ -13,7 +13,7 @@ from stages.machine import processors
 from stages.preprocess.policy import OTHER_FILES
 from stages.preprocess.problems import LEFT_OUT, Problem
 from stages.preprocess.reading.dicom import NO_DICOM
-from stages.preprocess.run import Sources, run
+from stages.preprocess.run import Manner, Sources, run
 from stages.preprocess.tell import Summary
 from stages.preprocess.times import note_time
 
@@ -54,18 +54,10 @@ def main(
     """
     params = read_params(params_file)
     began = time.perf_counter()
-    summary = run(
-        sources_of(params, src),
-        out,
-        params.preprocess,
-        params.rules,
-        # a case that is killed for memory must not take the command with it
-        workers=workers or max(2, processors()),
-        scheduler=scheduler,
-        prune=prune,
-        deep=deep,
-        check_only=check_only,
-    )
+    # two at least: a case that is killed for memory must not take the command with it
+    workers = workers or max(2, processors())
+    manner = Manner(workers, scheduler, prune=prune, deep=deep, check_only=check_only)
+    summary = run(sources_of(params, src), out, params.preprocess, params.rules, manner)
     if not check_only and summary.refusal is None:
         seconds = time.perf_counter() - began
         note_time(out, seconds, prepared=len(summary.cases) - summary.kept, kept=summary.kept)

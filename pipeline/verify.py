@@ -16,7 +16,7 @@ from stages.machine import processors
 from stages.preprocess.journal import only_writer, shortcuts_of
 from stages.preprocess.params import preparation_of
 from stages.preprocess.policy import RulesParams
-from stages.preprocess.run import Sources, run, run_again
+from stages.preprocess.run import Manner, Sources, run, run_again
 from stages.preprocess.tell import Summary
 
 SHOWN = 20  # damages, or names of what is not listed
@@ -79,7 +79,7 @@ def _repair(cases: Path, damages: list[Damage], sources: Sources, params: Params
     before = _listed(cases)
     if before is None:
         workers = max(2, processors())
-        end_badly(run(sources, cases, params.preprocess, params.rules, workers=workers))
+        end_badly(run(sources, cases, params.preprocess, params.rules, Manner(workers)))
         say("prepared anew: all cases, and the manifest")
         return
     _delete(cases, [damage.path for damage in damages if damage.is_foreign])

@@ -18,7 +18,7 @@ from stages.evaluate.overlap import overlap
 from stages.evaluate.restore import restore_mask
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.reading.read import read_ct
-from stages.preprocess.run import Sources
+from stages.preprocess.run import Manner, Sources
 from stages.preprocess.run import run as run_preprocess
 
 pytestmark = pytest.mark.realct
@@ -91,7 +91,7 @@ def prepare_list(realct, repo, rules, tmp_path_factory):
                 rows.writerow([case_id, realct / ct, realct / label, patient])
         params = PreprocessParams.model_validate({**kept, "liver_values": liver_values})
         sources = Sources(folder / "cases.csv", "auto", [], None)
-        run_preprocess(sources, folder / "cases", params, rules(**policies), workers=2)
+        run_preprocess(sources, folder / "cases", params, rules(**policies), Manner(workers=2))
         return CaseStore(folder / "cases"), read_problems(folder)
 
     return run

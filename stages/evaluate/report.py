@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from cache.files import replacing
 from stages.evaluate.background import Background
 from stages.evaluate.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
 from stages.evaluate.scores import CaseScores, badness, worst_first
@@ -19,6 +16,7 @@ from stages.evaluate.shown import duration, number, png, signed, sortable
 from stages.evaluate.slice_error import SliceError
 from stages.evaluate.summary import FEWEST_PATIENTS
 from stages.evaluate.tiles import all_figures, tiles
+from stages.html_page import write_page
 from stages.page_pictures import PagePictures, count_inside, png_size
 
 IN_PAGE_BYTES = 30_000_000  # of pictures in the file itself: about 40 of CTs of 512·512 voxels
@@ -72,39 +70,24 @@ def write_report(path: Path, report: Report) -> None:
     ordered = sorted(report.pictures, key=lambda pair: badness(pair[0]))
     inside = count_inside((len(picture.png) for _, picture in ordered), IN_PAGE_BYTES)
     pictures = PagePictures(path, "png", inside)
-    page = _template().stream(
-        report=report,
-        background=report.background,
-        tiles=tiles(report.summary),
-        fewest_patients=FEWEST_PATIENTS,
-        folded=[all_figures(report.summary), *report.background.folded],
-        cases=worst_first(report.scores),
-        pictures=_views(ordered, pictures),
-        has_pictures=bool(ordered),
-        inside=inside,
-        beside=pictures.folder.name if len(ordered) > inside else "",
-        marks=MARKS,
-        truth_colour=TRUTH_COLOUR,
-        prediction_colour=PREDICTION_COLOUR,
-    )
-    page.enable_buffering(32)
-    with replacing(path) as partial:
-        page.dump(str(partial), encoding="utf-8", errors="backslashreplace")
+    values = {
+        "report": report,
+        "background": report.background,
+        "tiles": tiles(report.summary),
+        "fewest_patients": FEWEST_PATIENTS,
+        "folded": [all_figures(report.summary), *report.background.folded],
+        "cases": worst_first(report.scores),
+        "pictures": _views(ordered, pictures),
+        "has_pictures": bool(ordered),
+        "inside": inside,
+        "beside": pictures.folder.name if len(ordered) > inside else "",
+        "marks": MARKS,
+        "truth_colour": TRUTH_COLOUR,
+        "prediction_colour": PREDICTION_COLOUR,
+    }
+    filters = (number, signed, sortable, png, duration)
+    write_page(path, "stages.evaluate", "report.html.j2", filters=filters, values=values)
     pictures.end()
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("stages.evaluate", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number, signed=signed, sortable=sortable, png=png, duration=duration
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _views(

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from cache.files import replacing
 from cache.grid import Triple, TripleMm
+from stages.html_page import write_page
 from stages.page_pictures import PagePictures, count_inside
 from stages.preprocess.picture import OUTLINE_COLOUR
 from stages.preprocess.problems import LEFT_OUT, Problem, Severity
@@ -77,36 +75,22 @@ def write_qc(path: Path, cards: Iterable[Card], problems: Iterable[Problem]) -> 
     sizes = [len(card.picture) for card in ordered if card.picture]
     inside = count_inside(sizes, IN_PAGE_BYTES)
     pictures = PagePictures(path, "jpeg", inside)
-    page = _template().stream(
-        counts=Counter(problem.severity for problem in problems),
-        cases=len(ordered),
-        left_out=sum(_is_left_out(card, of_case) for card in ordered),
-        severities=SHOWN,
-        grave=LEFT_OUT,
-        rows=sorted((one for listed in of_case.values() for one in listed), key=_gravest_first),
-        places=places,
-        cards=_views(ordered, of_case, pictures),
-        inside=inside,
-        beside=pictures.folder.name if len(sizes) > inside else "",
-        outline_colour=OUTLINE_COLOUR,
-    )
-    page.enable_buffering(32)
-    with replacing(path) as partial:
-        # a path need not be Unicode on Linux; such a name is shown with its bytes spelled out
-        page.dump(str(partial), encoding="utf-8", errors="backslashreplace")
+    values = {
+        "counts": Counter(problem.severity for problem in problems),
+        "cases": len(ordered),
+        "left_out": sum(_is_left_out(card, of_case) for card in ordered),
+        "severities": SHOWN,
+        "grave": LEFT_OUT,
+        "rows": sorted((one for listed in of_case.values() for one in listed), key=_gravest_first),
+        "places": places,
+        "cards": _views(ordered, of_case, pictures),
+        "inside": inside,
+        "beside": pictures.folder.name if len(sizes) > inside else "",
+        "outline_colour": OUTLINE_COLOUR,
+    }
+    filters = (ml, size, spacing, counted)
+    write_page(path, "stages.preprocess", "qc.html.j2", filters=filters, values=values)
     pictures.end()
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("stages.preprocess", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(ml=ml, size=size, spacing=spacing, counted=counted)
-    return environment.get_template("qc.html.j2")
 
 
 def ml(value: float) -> str:

@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.errors import SourceError, StoreError
-from cache.files import remove, remove_partials
-from cache.manifest import Entry, Manifest, read_manifest, write_manifest
+from cache.files import remove_partials
+from cache.manifest import Entry, read_manifest
 from cache.state import state_folder
-from cache.writer import stored_cases
 from stages.preprocess.digests import absolute
 from stages.preprocess.journal import Journal, only_writer, shortcuts_of
 from stages.preprocess.kept import quickly_kept
 from stages.preprocess.outcome import Job, Outcome
 from stages.preprocess.params import PreprocessParams
 from stages.preprocess.policy import RulesParams
+from stages.preprocess.publish import entries_of, list_cases, prune, publish
 from stages.preprocess.scan import Scan, scan
 from stages.preprocess.tell import Summary, problems_of, summary_of, without_copies, write_pages
 from stages.preprocess.workers.dispatch import worked
@@ -28,7 +28,7 @@ class Sources:
 
     Attributes:
         src: their folder, or a list of them.
-        layout: how they lie there; ``auto`` finds it out.
+        layout: how they are laid out; ``auto`` finds it out.
         exclude: ids of cases to leave out.
         patient_id: a regular expression that finds the patient in a case's id; None if every case
             is a patient of its own.
@@ -40,21 +40,31 @@ class Sources:
     patient_id: str | None
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a run goes about it; none of it changes a prepared case.
+
+    Attributes:
+        workers: processes at a time; with one, all is done in this process.
+        scheduler: address of a Dask scheduler whose workers do it instead.
+        prune: also delete stored cases that are no longer in the data set.
+        deep: read every file, also those whose size and time are as they were.
+        check_only: hold everything against the rules, and store nothing.
+    """
+
+    workers: int
+    scheduler: str | None = None
+    prune: bool = False
+    deep: bool = False
+    check_only: bool = False
+
+
 def run(
-    sources: Sources,
-    out: Path,
-    params: PreprocessParams,
-    rules: RulesParams,
-    *,
-    workers: int,
-    scheduler: str | None = None,
-    prune: bool = False,
-    deep: bool = False,
-    check_only: bool = False,
+    sources: Sources, out: Path, params: PreprocessParams, rules: RulesParams, manner: Manner
 ) -> Summary:
     """Prepare every case of a data set; write the manifest last.
 
-    Cases that lie in the store with the same key are kept. Faults of single cases are collected in
+    Cases that are in the store with the same key are kept. Faults of single cases are collected in
     ``problems.json`` beside ``out``; they never stop the others. A picture of each case goes to
     ``qc.html`` there.
 
@@ -63,17 +73,14 @@ def run(
         out: the store.
         params: the ``preprocess`` section.
         rules: the ``rules`` section.
-        workers: processes at a time; with one, all is done in this process.
-        scheduler: address of a Dask scheduler whose workers do it instead.
-        prune: also delete stored cases that are no longer in the data set.
-        deep: read every file, also those whose size and time are as they were.
-        check_only: hold everything against the rules, and store nothing.
+        manner: how to go about it.
 
     Raises:
         SourceError: the data set cannot be used.
         StoreError: the store cannot be written to, or another run is writing to it.
     """
-    if scheduler is not None:  # the cluster's machines have other working folders
+    check_only = manner.check_only
+    if manner.scheduler is not None:  # the cluster's machines have other working folders
         sources = replace(sources, src=Path(absolute(sources.src)))
         out = Path(absolute(out))
     found = _scanned(sources, out, rules)
@@ -83,7 +90,7 @@ def run(
         before = journal.read()
         _remove_partials(out, check_only=check_only)
         jobs = _jobs(found, out, params, rules, before, check_only=check_only)
-        outcomes = _outcomes(jobs, out, journal, workers=workers, scheduler=scheduler, deep=deep)
+        outcomes = _outcomes(jobs, out, journal, manner)
         outcomes = without_copies(outcomes, rules)
         problems = found.problems + [problem for one in outcomes for problem in problems_of(one)]
         write_pages(out, _pictures(out), outcomes, problems)
@@ -93,9 +100,9 @@ def run(
         if summary.refusal is not None:
             journal.begin()  # nobody is to train on what was there before
             return summary
-        _publish(out, journal, outcomes, before, params)
-        if prune:
-            _prune(out, {files.case_id for files in found.cases}, before | _entries(outcomes))
+        publish(out, journal, outcomes, before, params)
+        if manner.prune:
+            prune(out, {files.case_id for files in found.cases}, before | entries_of(outcomes))
     return summary
 
 
@@ -108,9 +115,9 @@ def run_again(
     only: frozenset[str],
     workers: int,
 ) -> Summary:
-    """Prepare some cases of a store anew, whatever lies there; all others stay as they are.
+    """Prepare some cases of a store again, whatever is there; all others stay as they are.
 
-    ``problems.json`` and ``qc.html`` stay too: they tell of the whole data set.
+    ``problems.json`` and ``qc.html`` stay too: they are of the whole data set.
 
     Args:
         sources: where the scans are.
@@ -134,11 +141,10 @@ def run_again(
         remove_partials(out)
         # without their entries, none of them is believed to be there
         jobs = _jobs(replace(found, cases=cases), out, params, rules, {}, check_only=False)
-        outcomes = _outcomes(jobs, out, journal, workers=workers, scheduler=None)
+        outcomes = _outcomes(jobs, out, journal, Manner(workers))
         good = {case_id: entry for case_id, entry in listed.items() if case_id not in only}
-        good |= _entries([one for one in outcomes if not one.is_out])
-        _write_unless_there(out, Manifest(good, params.model_dump(mode="json")))
-        journal.end(_unlisted(out, good, before))
+        good |= entries_of([one for one in outcomes if not one.is_out])
+        list_cases(out, journal, good, before, params)
     problems = [problem for one in outcomes for problem in one.problems]
     return summary_of(sources.src, out, outcomes, problems)
 
@@ -198,21 +204,13 @@ def _jobs(
     ]
 
 
-def _outcomes(
-    jobs: list[Job],
-    out: Path,
-    journal: Journal,
-    *,
-    workers: int,
-    scheduler: str | None,
-    deep: bool = False,
-) -> list[Outcome]:
+def _outcomes(jobs: list[Job], out: Path, journal: Journal, manner: Manner) -> list[Outcome]:
     """Every case's outcome: first of those that are there unchanged, then of the others.
 
     The manifest stays as long as nothing but a look at the files' times was needed.
     """
     shortcuts = shortcuts_of(out)
-    if deep:
+    if manner.deep:
         shortcuts.forget()
     outcomes, rest = [], []
     for job in jobs:
@@ -224,7 +222,7 @@ def _outcomes(
     if rest and not rest[0].check_only:
         journal.begin()
     try:
-        for outcome in worked(rest, len(jobs), workers=workers, scheduler=scheduler):
+        for outcome in worked(rest, len(jobs), workers=manner.workers, scheduler=manner.scheduler):
             shortcuts.learn(outcome.learned)
             if outcome.entry is not None and not outcome.was_there:
                 journal.add(outcome.entry)
@@ -232,63 +230,6 @@ def _outcomes(
     finally:
         shortcuts.save()
     return outcomes
-
-
-def _entries(outcomes: list[Outcome]) -> dict[str, Entry]:
-    return {one.files.case_id: one.entry for one in outcomes if one.entry is not None}
-
-
-def _publish(
-    out: Path,
-    journal: Journal,
-    outcomes: list[Outcome],
-    before: dict[str, Entry],
-    params: PreprocessParams,
-) -> None:
-    """Write the manifest of the cases that passed."""
-    remove_partials(out)  # of workers that were killed in this run
-    listed = _entries([one for one in outcomes if not one.is_out])
-    for entry in listed.values():
-        if not (out / entry.file).exists():
-            fact = "was written elsewhere by the cluster"
-            fix = "mount the store under the same path on every machine"
-            raise StoreError(out / entry.file, fact, fix)
-    _write_unless_there(out, Manifest(listed, params.model_dump(mode="json")))
-    journal.end(_unlisted(out, listed, before | _entries(outcomes)))
-
-
-def _write_unless_there(out: Path, manifest: Manifest) -> None:
-    """Write a manifest, unless it is there: then a rerun touches nothing that is read."""
-    try:
-        if read_manifest(out) == manifest:
-            return
-    except StoreError:
-        pass  # there is none, or it is damaged
-    write_manifest(out, manifest)
-
-
-def _prune(out: Path, wanted: set[str], known: dict[str, Entry]) -> None:
-    """Delete the cases that are no longer in the data set, damaged ones known to be ours too.
-
-    Of a case that is there in two formats, the one that is not listed goes. A file that only has
-    our ending may be somebody's data, and stays.
-    """
-    ours = {path.name: info.case_id for path, info in stored_cases(out).items()}
-    ours |= {entry.file: entry.case_id for entry in known.values()}
-    listed = read_manifest(out).cases
-    for name, case_id in ours.items():
-        is_twin = case_id in listed and listed[case_id].file != name
-        if is_twin or case_id not in wanted:
-            remove(out / name)
-
-
-def _unlisted(out: Path, listed: dict[str, Entry], known: dict[str, Entry]) -> dict[str, Entry]:
-    """What lies in the store although the manifest does not list it; it may be listed again."""
-    return {
-        case_id: entry
-        for case_id, entry in known.items()
-        if case_id not in listed and (out / entry.file).exists()
-    }
 
 
 def _pictures(out: Path) -> Path:

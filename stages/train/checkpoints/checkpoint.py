@@ -188,15 +188,6 @@ def _refusal(path: Path, error: ValidationError) -> ModelError:
     return damaged(path, reason)
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether this liver3d can load it."""
-    try:
-        load_checkpoint(path)
-    except ModelError:
-        return False
-    return True
-
-
 def cpu_state(module: nn.Module) -> dict[str, Any]:
     """A module's weights on the CPU, laid out in the plain order whatever the training used."""
     return {
