@@ -142,6 +142,16 @@ class TestBringBack:
         assert {name: (models / name).read_bytes() for name in before} == before
         assert names(models / EARLIER) == ["f" * 12]
 
+    def test_of_two_copies_of_a_run_the_one_that_got_further_comes_back(self, write_run):
+        models = write_run()
+        put_aside(models)
+        write_run()  # as after a crash: it went on beside the copy put aside
+        further = dataclasses.replace(load_checkpoint(models / "last.pt"), epoch=3)
+        save_checkpoint(models / "last.pt", further)
+        put_aside(models)
+        write_run("f" * 64)
+        assert bring_back(models, KEY).epoch == 3
+
     def test_to_ask_for_a_run_that_is_not_there_changes_nothing(self, write_run):
         models = write_run()
         put_aside(models)

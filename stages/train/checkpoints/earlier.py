@@ -49,19 +49,29 @@ def bring_back(models: Path, run_key: str) -> Checkpoint | None:
 
     None, and nothing is changed, if there is no such run that could go on.
     """
-    found = {path.parent: _loaded(path) for path in sorted(models.glob(f"{EARLIER}/*/{LAST}"))}
-    for place, last in found.items():
+    place, last = _furthest(models, run_key)
+    if place is None:
+        return None
+    put_aside(models, spare=place)
+    # last.pt at the end: until then, the run is found in earlier/
+    for file in sorted(place.iterdir(), key=lambda file: file.name == LAST):
+        if not (models / file.name).exists():
+            second_name(file, models / file.name)
+    remove(place)
+    LOG.info("moved this run back from %s to %s", place, models)
+    return last
+
+
+def _furthest(models: Path, run_key: str) -> tuple[Path | None, Checkpoint | None]:
+    """Where in ``earlier/`` a run lies, and its ``last.pt``; a crash may have left two of it."""
+    place, furthest = None, None
+    for path in sorted(models.glob(f"{EARLIER}/*/{LAST}")):
+        last = _loaded(path)  # one at a time: each holds all weights
         if last is None or last.run_key != run_key:
             continue
-        put_aside(models, spare=place)
-        # last.pt at the end: until then, the run is found in earlier/
-        for file in sorted(place.iterdir(), key=lambda file: file.name == LAST):
-            if not (models / file.name).exists():
-                second_name(file, models / file.name)
-        remove(place)
-        LOG.info("moved this run back from %s to %s", place, models)
-        return last
-    return None
+        if furthest is None or (last.epoch, last.batch) > (furthest.epoch, furthest.batch):
+            place, furthest = path.parent, last
+    return place, furthest
 
 
 def _by_run(models: Path) -> dict[str, Files]:
