@@ -12,6 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache.errors import DataError
+from cache.lock import only_writer
 from cache.manifest import read_manifest, write_manifest
 from cache.reader import CaseStore
 from cache.state import state_folder
@@ -115,6 +117,14 @@ class TestStopped:
         words = "2 of 3 cases were finished by an earlier run"
         assert words in caplog.text
         assert words in (tmp_path / "reports" / "report.html").read_text(encoding="utf-8")
+
+    def test_a_second_evaluation_into_the_same_folder_is_refused_by_name(self, evaluate, tmp_path):
+        reports = tmp_path / "reports"
+        busy = only_writer(reports, DataError("here", "busy", "wait"))
+        with busy, pytest.raises(DataError, match="another evaluation is writing") as refused:
+            evaluate()
+        assert refused.value.where == reports
+        assert not reports.exists()
 
 
 class TestRepeated:

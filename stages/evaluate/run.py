@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cache.errors import StoreError
+from cache.errors import DataError, StoreError
+from cache.lock import only_writer
 from cache.reader import CaseStore
 from stages.evaluate.background import Background
 from stages.evaluate.distributions import distributions_picture
@@ -40,7 +41,17 @@ def run(
 
     Raises:
         StoreError: there is no case to score, or one is damaged.
+        DataError: another evaluation is writing to ``out``.
     """
+    fix = "wait until it is done, or give another --out"
+    with only_writer(out, DataError(out, "another evaluation is writing to this folder", fix)):
+        return _run(cases, out, params, model=model, device=device)
+
+
+def _run(
+    cases: Path, out: Path, params: EvaluateParams, *, model: Model, device: torch.device
+) -> list[CaseScores]:
+    """What ``run`` does once no other writes there."""
     evaluation = Evaluation(CaseStore(cases), out, params, model, device, FinishedCases(out))
     wanted = _wanted(evaluation)
     before = dict(_finished_before(evaluation, wanted))
