@@ -43,14 +43,19 @@ class Entry:
 
 
 class Journal:
-    """The entries of a folder of masks, by the names of their CTs; written whole after each."""
+    """The entries of a folder of masks, by the names of their CTs; written whole after each.
+
+    Other runs may write to the folder meanwhile, as on a second GPU: what they add is read again.
+    """
 
     def __init__(self, out: Path) -> None:
         self._out = out
+        self._file = _version_of(out / NAME)
         self._entries = _read(out / NAME)
 
     def finished(self, name: str, key: str, stamp: Stamp, mask: Path) -> Entry | None:
         """The entry of a CT that is as it was, was predicted so, and whose files are there."""
+        self._read_again()
         entry = self._entries.get(name)
         if entry is None or entry.fault is not None or (entry.key, entry.stamp) != (key, stamp):
             return None
@@ -108,7 +113,12 @@ class Journal:
         return {} if entry is None else entry.files
 
     def add(self, name: str, entry: Entry) -> None:
-        """Write down what became of a CT; another one that had the same files has them no more."""
+        """Write down what became of a CT; another one that had the same files has them no more.
+
+        Raises:
+            DataError: the file was damaged meanwhile.
+        """
+        self._read_again()
         for other in [
             each for each, one in self._entries.items() if one.files.keys() & entry.files
         ]:
@@ -119,6 +129,22 @@ class Journal:
             "predictions": {each: asdict(one) for each, one in self._entries.items()},
         }
         write_json(self._out / NAME, sealed(fields))
+        self._file = _version_of(self._out / NAME)
+
+    def _read_again(self) -> None:
+        """Take over what another run has written down since."""
+        file = _version_of(self._out / NAME)
+        if file != self._file:
+            self._file, self._entries = file, _read(self._out / NAME)
+
+
+def _version_of(path: Path) -> tuple[int, int, int] | None:
+    """What differs between the file as it was and one that took its place; None without one."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def digest_of(path: Path) -> str:
