@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
 import torch
+from click.testing import CliRunner
 
 from cache.errors import StoreError
 from cache.grid import Box, Grid
@@ -119,8 +120,10 @@ def test_a_split_without_test_cases_is_refused_and_names_the_fix(evaluate, tmp_p
     assert not (tmp_path / "reports").exists()
 
 
-def test_without_test_cases_all_can_still_be_scored(evaluate, tmp_path):
-    evaluate(model(roles=dict.fromkeys(ROLES, "train")), cases="all")
+def test_without_test_cases_all_can_still_be_scored(tmp_path):
+    one = write_balls(tmp_path / "cases", count=1)
+    seen = model(roles=dict.fromkeys(ROLES, "train"))
+    evaluated(one, tmp_path / "reports", seen, cases="all")
     page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
     assert "there is no test case" in page
 
@@ -206,24 +209,35 @@ def trained(untouched, tmp_path):
     return shutil.copytree(untouched, tmp_path / "trained")
 
 
-def evaluate_command(run_command, folder):
+def evaluation_of(folder):
+    """The command's arguments, of which all is in one folder."""
     places = {"cases": "cases", "models": "models", "out": "reports", "params": "params.yaml"}
-    flags = [word for flag, place in places.items() for word in (f"--{flag}", folder / place)]
-    return run_command(main, *flags, "--device", "cpu")
+    flags = [word for flag, place in places.items() for word in (f"--{flag}", str(folder / place))]
+    return [*flags, "--device", "cpu"]
 
 
-def test_the_command_prints_a_table_and_where_the_report_is(trained, run_command):
-    ended = evaluate_command(run_command, trained)
+def evaluate_command(run_command, folder):
+    return run_command(main, *evaluation_of(folder))
+
+
+@pytest.fixture(scope="module")
+def commanded(untouched, tmp_path_factory):
+    """A folder evaluated by the command after another run began there, and how it ended."""
+    folder = shutil.copytree(untouched, tmp_path_factory.mktemp("commanded") / "trained")
+    roles = {"train": ["case-2"], "validation": ["case-0"], "test": ["case-1", "case-3"]}
+    (folder / "models" / "split.json").write_text(json.dumps(roles), encoding="utf-8")
+    return folder, CliRunner().invoke(main, evaluation_of(folder), catch_exceptions=False)
+
+
+def test_the_command_prints_a_table_and_where_the_report_is(commanded):
+    folder, ended = commanded
     assert ended.exit_code == 0
     assert "case-2" in ended.output
-    assert "case-1" not in ended.output
-    assert str(trained / "reports" / "report.html") in ended.output
+    assert str(folder / "reports" / "report.html") in ended.output
 
 
-def test_roles_come_from_the_model_not_from_a_split_of_a_run_begun_since(trained, run_command):
-    roles = {"train": ["case-2"], "validation": ["case-0"], "test": ["case-1", "case-3"]}
-    (trained / "models" / "split.json").write_text(json.dumps(roles), encoding="utf-8")
-    ended = evaluate_command(run_command, trained)
+def test_roles_come_from_the_model_not_from_a_split_of_a_run_begun_since(commanded):
+    _, ended = commanded
     assert ended.exit_code == 0
     assert "case-2" in ended.output
     assert "case-1" not in ended.output

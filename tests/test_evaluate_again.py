@@ -1,10 +1,12 @@
 """A stopped evaluation goes on, and a repeated one believes only what is unchanged."""
 
 import hashlib
+import io
 import logging
 import math
 import re
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -53,19 +55,79 @@ def balls(tmp_path_factory):
     return write_balls(tmp_path_factory.mktemp("balls") / "cases", count=COUNT)
 
 
+def evaluated(store, out, *, digest="d", roles=None, stop_at=math.inf, **params):
+    """Evaluate a store into ``out``; gives how many volumes the network saw."""
+    network = Counting(stop_at=stop_at)
+    background = Background([], [], b"curves", None, [])
+    model = Model(network, None, (-160.0, 240.0), roles or {}, background, digest)
+    params = EvaluateParams(**{**PARAMS, **params})
+    run(store, out, params, model=model, device=CPU)
+    return network.seen
+
+
 @pytest.fixture
 def evaluate(balls, tmp_path):
     """Evaluate the balls, or another store; gives how many volumes the network saw."""
 
-    def evaluate_store(store=balls, *, digest="d", roles=None, stop_at=math.inf, **params):
-        network = Counting(stop_at=stop_at)
-        background = Background([], [], b"curves", None, [])
-        model = Model(network, None, (-160.0, 240.0), roles or {}, background, digest)
-        params = EvaluateParams(**{**PARAMS, **params})
-        run(store, tmp_path / "reports", params, model=model, device=CPU)
-        return network.seen
+    def evaluate_store(store=balls, **how):
+        return evaluated(store, tmp_path / "reports", **how)
 
     return evaluate_store
+
+
+@pytest.fixture(scope="module")
+def once(balls, tmp_path_factory):
+    """A folder with the reports of an evaluation that was never stopped."""
+    folder = tmp_path_factory.mktemp("once")
+    assert evaluated(balls, folder / "reports") == COUNT
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(balls, tmp_path_factory):
+    """A folder with what an evaluation left that was stopped in its last case."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(balls, folder / "reports", stop_at=COUNT)
+    return folder
+
+
+@pytest.fixture
+def evaluated_once(once, tmp_path):
+    """The first of two evaluations, which the second finds below ``tmp_path``."""
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def evaluation_stopped(stopped, tmp_path):
+    """What was stopped in its last case lies below ``tmp_path``."""
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Continued:
+    """How a stopped evaluation went on."""
+
+    seen: int
+    reports: Path
+    log: str
+
+
+@pytest.fixture(scope="module")
+def continued(balls, stopped, tmp_path_factory):
+    """The stopped evaluation, continued to its end."""
+    folder = tmp_path_factory.mktemp("continued")
+    shutil.copytree(stopped, folder, dirs_exist_ok=True)
+    logger, text = logging.getLogger("stages.evaluate"), io.StringIO()
+    handler, level = logging.StreamHandler(text), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        seen = evaluated(balls, folder / "reports")
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    return Continued(seen, folder / "reports", text.getvalue())
 
 
 def made(folder):
@@ -84,39 +146,27 @@ def journal_of(reports):
 
 
 class TestStopped:
-    def test_a_stopped_evaluation_goes_on_with_the_cases_it_lacks(self, evaluate):
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(stop_at=COUNT)
-        assert evaluate() == 1
+    def test_a_stopped_evaluation_goes_on_with_the_cases_it_lacks(self, continued):
+        assert continued.seen == 1
 
     def test_a_stopped_and_continued_evaluation_makes_the_bytes_of_one_never_stopped(
-        self, evaluate, tmp_path
+        self, once, continued
     ):
-        evaluate()
-        never_stopped = made((tmp_path / "reports").rename(tmp_path / "other"))
-        (tmp_path / ".liver3d").rename(tmp_path / "other-state")
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(stop_at=2)
-        evaluate()
-        assert made(tmp_path / "reports") == never_stopped
+        assert made(continued.reports) == made(once / "reports")
 
-    def test_a_line_cut_short_by_a_kill_costs_its_own_case_alone(self, evaluate, tmp_path):
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(stop_at=COUNT)
+    def test_a_line_cut_short_by_a_kill_costs_its_own_case_alone(
+        self, evaluation_stopped, evaluate, tmp_path
+    ):
         journal = journal_of(tmp_path / "reports")
         journal.write_bytes(journal.read_bytes()[:-20])
         with pytest.raises(KeyboardInterrupt):
             evaluate(stop_at=2)  # the second case again; stopped in the third
         assert evaluate() == 1
 
-    def test_how_many_cases_an_earlier_run_finished_is_reported(self, evaluate, tmp_path, caplog):
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(stop_at=COUNT)
-        with caplog.at_level(logging.INFO):
-            evaluate()
+    def test_how_many_cases_an_earlier_run_finished_is_reported(self, continued):
         words = "2 of 3 cases were finished by an earlier run"
-        assert words in caplog.text
-        assert words in (tmp_path / "reports" / "report.html").read_text(encoding="utf-8")
+        assert words in continued.log
+        assert words in (continued.reports / "report.html").read_text(encoding="utf-8")
 
     def test_a_second_evaluation_into_the_same_folder_is_refused_by_name(self, evaluate, tmp_path):
         reports = tmp_path / "reports"
@@ -129,26 +179,24 @@ class TestStopped:
 
 class TestRepeated:
     def test_a_repeated_evaluation_predicts_nothing_and_makes_the_same_bytes(
-        self, evaluate, tmp_path
+        self, once, evaluated_once, evaluate, tmp_path
     ):
-        assert evaluate() == COUNT
-        before = made(tmp_path / "reports")
         assert evaluate() == 0
-        assert made(tmp_path / "reports") == before
+        assert made(tmp_path / "reports") == made(once / "reports")
 
-    def test_another_model_has_every_case_predicted_again(self, evaluate):
-        for digest in ("one", "another"):
-            with pytest.raises(KeyboardInterrupt):
-                evaluate(digest=digest, stop_at=2)
-        assert evaluate(digest="another") == COUNT - 1
+    def test_another_model_has_every_case_predicted_again(self, evaluation_stopped, evaluate):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(digest="another", stop_at=COUNT)  # and so it saw all of them
 
     def test_without_a_known_digest_of_the_model_nothing_is_believed(self, evaluate):
         with pytest.raises(KeyboardInterrupt):
             evaluate(digest="", stop_at=2)
-        assert evaluate(digest="") == COUNT
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(digest="", stop_at=COUNT)  # and so it saw all of them
 
-    def test_a_case_with_another_role_is_scored_again_with_it(self, evaluate, tmp_path):
-        evaluate(cases="all")
+    def test_a_case_with_another_role_is_scored_again_with_it(
+        self, evaluated_once, evaluate, tmp_path
+    ):
         assert evaluate(cases="all", roles={"case-1": "train"}) == 1
         table = (tmp_path / "reports" / "cases.csv").read_text(encoding="utf-8")
         assert "case-1,case-1,train" in table
@@ -158,9 +206,10 @@ class TestRepeated:
         assert evaluate(roles=roles) == COUNT - 1
         assert evaluate(roles=roles, cases="all") == 1
 
-    def test_masks_and_pictures_of_a_case_that_left_the_store_are_deleted(self, evaluate, tmp_path):
-        store = write_balls(tmp_path / "store", count=COUNT)
-        evaluate(store)
+    def test_masks_and_pictures_of_a_case_that_left_the_store_are_deleted(
+        self, balls, evaluated_once, evaluate, tmp_path
+    ):
+        store = shutil.copytree(balls, tmp_path / "store")
         manifest = read_manifest(store)
         others = {name: entry for name, entry in manifest.cases.items() if name != "case-1"}
         write_manifest(store, replace(manifest, cases=others))
