@@ -51,7 +51,7 @@ def test_a_case_without_a_liver_is_kept_with_an_empty_mask_and_told(prepare, tmp
     problems = json.loads((tmp_path / "problems.json").read_text())["problems"]
     found = {(p["case_id"], p["severity"], p["rule"]) for p in problems}
     assert found == {(case_id, "warning", "liver_empty") for case_id in EMPTY}
-    assert "liver 0.0 ml" in (tmp_path / "qc.html").read_text()
+    assert "liver 0.0 ml" in (tmp_path / "qc.html").read_text(encoding="utf-8")
 
 
 def test_a_kept_case_is_left_out_again_when_it_is_no_longer_meant(prepare):
