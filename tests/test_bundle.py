@@ -129,6 +129,7 @@ def test_a_bundle_has_the_models_preparation_and_window(exported):
     assert bundle.path == exported / "model.onnx"
 
 
+@pytest.mark.slow
 def test_a_bundle_runs_without_any_training_code(exported):
     script = """
 import sys, torch

@@ -287,6 +287,7 @@ class TestPreprocessing:
         assert prepare(tmp_path / "here" / "cases", "--workers", 1).exit_code == 0
         assert contents(out) == contents(tmp_path / "here" / "cases")
 
+    @pytest.mark.slow
     def test_a_scheduler_that_does_not_answer_ends_with_2_and_its_address(self, prepare, tmp_path):
         ended = prepare(tmp_path / "cases", "--scheduler", "tcp://127.0.0.1:1")
         assert ended.exit_code == 2

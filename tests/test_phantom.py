@@ -186,6 +186,7 @@ def test_there_are_two_files_for_each_case_and_nothing_else(written):
     ]
 
 
+@pytest.mark.slow
 def test_more_phantoms_on_more_processes_leave_the_first_ones_as_they_were(
     written, tmp_path, monkeypatch
 ):

@@ -183,6 +183,7 @@ def test_an_unknown_device_is_refused(write_ct, write_model, run_command, folder
     assert "--device: 'tpu9' is not the name of a device" in refused(ended, folder)
 
 
+@pytest.mark.slow
 def test_predict_as_a_process_prints_one_message_and_no_traceback(write_model, folder, tmp_path):
     places = ("--model", write_model(), "--ct", tmp_path / "none.nii", "--out", "mask.nii.gz")
     ended = python("-m", "pipeline.predict", *places, cwd=folder)

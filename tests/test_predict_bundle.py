@@ -51,6 +51,7 @@ def voxels(path):
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
+@pytest.mark.slow
 def test_importing_the_command_imports_nothing_that_trains(tmp_path):
     script = WITHOUT_TRAINING.replace("main(sys.argv[1:], standalone_mode=False)", "")
     ended = python("-c", script, cwd=tmp_path)

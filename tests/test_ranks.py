@@ -59,23 +59,27 @@ def two(tmp_path_factory):
     return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_two_processes_know_their_places(two):
     _, said = two
     assert [Ranks(**one["ranks"]) for one in said] == [Ranks(0, 2, 0, 2), Ranks(1, 2, 1, 2)]
 
 
+@pytest.mark.slow
 def test_what_the_first_of_a_machine_says_holds_for_all(two):
     _, said = two
     assert [one["agreed"] for one in said] == ["from 0", "from 0"]
     assert [one["nothing"] for one in said] == [None, None]
 
 
+@pytest.mark.slow
 def test_on_two_machines_each_is_the_first_of_its_own(two):
     _, said = two
     assert [Ranks(**one["apart"][0]) for one in said] == [Ranks(0, 2, 0, 1), Ranks(1, 2, 0, 1)]
     assert [one["apart"][1] for one in said] == ["from 0", "from 1"]
 
 
+@pytest.mark.slow
 def test_the_batches_of_two_ranks_together_are_those_of_one_process(two):
     folder, said = two
     store = CaseStore(folder / "cases")
@@ -91,6 +95,7 @@ def test_the_batches_of_two_ranks_together_are_those_of_one_process(two):
     assert said[1]["sums"] == expected[1::2]
 
 
+@pytest.mark.slow
 def test_the_ranks_of_a_machine_hold_the_training_set_in_one_memory_without_a_name(two):
     _, said = two
     assert [one["maps"] for one in said] == [1, 1]

@@ -352,6 +352,7 @@ class TestPredictingEach:
         assert origin == pytest.approx(image.GetOrigin(), rel=1e-12)
         assert direction == pytest.approx(image.GetDirection(), abs=1e-12)
 
+    @pytest.mark.slow
     def test_a_folder_of_all_of_them_is_done_but_for_those_no_one_can_read(
         self, realct, write_model, run_command, tmp_path
     ):
@@ -367,6 +368,7 @@ class TestPredictingEach:
         for name in (*READABLE, "shear.nii.gz", "empty-liver/series"):
             assert not any(f" {name}: not predicted" in line for line in told), name
 
+    @pytest.mark.slow
     def test_a_segmentation_of_a_series_is_the_mask_of_its_slices(self, realct, predict):
         pytest.importorskip("highdicom")
         folder = realct / "dicom/series-jpeg2000"
@@ -416,6 +418,7 @@ NOTEBOOK_GRID = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "least_dice"), [({}, 0.99), (NOTEBOOK_GRID, 0.97)])
 def test_the_perfect_mask_comes_back_to_the_source_grid(
     realct, prepare, params_file, changes, least_dice

@@ -106,6 +106,7 @@ def session_of(process):
 class TestKilled:
     CASES = tuple(f"{number:02}" for number in range(24))
 
+    @pytest.mark.slow
     def test_finished_cases_are_kept_and_the_end_is_the_same(
         self, command, preprocess, write_dataset, tmp_path
     ):
@@ -146,6 +147,7 @@ class TestKilled:
         for place in (tmp_path / "cases", tmp_path / STATE):
             assert not list(place.rglob(f"{PARTIAL}*"))
 
+    @pytest.mark.slow
     def test_ctrl_c_ends_it_soon_in_one_line_without_orphans(
         self, command, preprocess, write_dataset, tmp_path
     ):
@@ -244,6 +246,7 @@ def kill_large(parent, stop, most_bytes=400_000_000):
 
 
 class TestTwoAtOnce:
+    @pytest.mark.slow
     def test_the_second_ends_with_2_and_the_first_completes(
         self, command, preprocess, write_dataset, tmp_path
     ):
