@@ -115,7 +115,7 @@ class TestPutAside:
         assert f"deleting {models / EARLIER / f'{MOST - 1:064x}'[::-1][:12]}" in line
 
     def test_whatever_is_left_by_a_crash_nothing_is_lost_and_the_run_goes_on(
-        self, write_run, tmp_path
+        self, write_run, start, tmp_path
     ):
         whole = write_run()
         best, last = (load_checkpoint(whole / name) for name in ("best.pt", "last.pt"))
@@ -127,37 +127,56 @@ class TestPutAside:
                 shutil.copy(whole / name, models / name)
             put_aside(models)
             assert names(models / EARLIER) == [PLACE]
-            assert bring_back(models, KEY).epoch == 2
+            assert bring_back(models, start()).epoch == 2
             assert_same(vars(load_checkpoint(models / "best.pt")), vars(best))
             assert_same(vars(load_checkpoint(models / "last.pt")), vars(last))
 
 
+@pytest.fixture
+def start(trained):
+    """A run with the same parameters and data at its beginning."""
+
+    def make(key=KEY):
+        return dataclasses.replace(trained.last, run_key=key, epoch=0)
+
+    return make
+
+
 class TestBringBack:
-    def test_a_run_takes_the_place_of_another_that_is_put_aside(self, write_run):
+    def test_a_run_takes_the_place_of_another_that_is_put_aside(self, write_run, start):
         models = write_run()
         before = {name: (models / name).read_bytes() for name in ("best.pt", "last.pt")}
         put_aside(models)
         write_run("f" * 64)
-        assert bring_back(models, KEY).run_key == KEY
+        assert bring_back(models, start()).run_key == KEY
         assert {name: (models / name).read_bytes() for name in before} == before
         assert names(models / EARLIER) == ["f" * 12]
 
-    def test_of_two_copies_of_a_run_the_one_that_got_further_comes_back(self, write_run):
+    def test_of_two_copies_of_a_run_the_one_that_got_further_comes_back(self, write_run, start):
         models = write_run()
+        last = load_checkpoint(models / "last.pt")
+        earlier = dataclasses.replace(last, epoch=1, history=last.history[:1])
+        save_checkpoint(models / "last.pt", earlier)
         put_aside(models)
         write_run()  # as after a crash: it went on beside the copy put aside
-        further = dataclasses.replace(load_checkpoint(models / "last.pt"), epoch=3)
-        save_checkpoint(models / "last.pt", further)
         put_aside(models)
         write_run("f" * 64)
-        assert bring_back(models, KEY).epoch == 3
+        assert bring_back(models, start()).epoch == 2
 
-    def test_to_ask_for_a_run_that_is_not_there_changes_nothing(self, write_run):
+    def test_a_run_that_cannot_go_on_stays_where_it_was_put(self, write_run, start):
+        models = write_run()
+        last = load_checkpoint(models / "last.pt")
+        save_checkpoint(models / "last.pt", dataclasses.replace(last, optimizer={}))
+        put_aside(models)
+        assert bring_back(models, start()) is None
+        assert names(models / EARLIER) == [PLACE]
+
+    def test_to_ask_for_a_run_that_is_not_there_changes_nothing(self, write_run, start):
         models = write_run()
         put_aside(models)
         write_run("f" * 64)
         before = all_files(models)
-        assert bring_back(models, "e" * 64) is None
+        assert bring_back(models, start("e" * 64)) is None
         assert all_files(models) == before
 
 

@@ -2,11 +2,12 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from cache.grid import Triple
 from stages.train.average import Average
@@ -58,7 +59,7 @@ def build_trainer(params: TrainParams, state: Checkpoint, work: Work) -> Trainer
         average.network.load_state_dict(state.average)
     optimizer = make_optimizer(placed.parameters(), params)
     if state.optimizer:
-        optimizer.load_state_dict(state.optimizer)
+        optimizer.load_state_dict(_with_own_settings(state.optimizer, optimizer))
     scaler = make_scaler(params, device)
     if scaler and state.scaler:
         scaler.load_state_dict(state.scaler)
@@ -75,6 +76,12 @@ def build_trainer(params: TrainParams, state: Checkpoint, work: Work) -> Trainer
         ranks=ranks,
         engine=engine,
     )
+
+
+def _with_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """The saved state, of whose settings only the last rate counts: the others are ``train``'s."""
+    (group,) = optimizer.state_dict()["param_groups"]
+    return {**saved, "param_groups": [{**group, "lr": saved["param_groups"][0]["lr"]}]}
 
 
 def _engine(network: nn.Module, params: TrainParams, work: Work) -> Engine:

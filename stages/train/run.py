@@ -1,6 +1,7 @@
 """Stage two: from the store to ``best.pt`` and ``last.pt``."""
 
 import logging
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from stages.train.alone import only_training
 from stages.train.build import Work, build_trainer
 from stages.train.checkpoints.begin import beginning
 from stages.train.checkpoints.checkpoint import Checkpoint
-from stages.train.checkpoints.earlier import SPLIT
+from stages.train.checkpoints.earlier import LAST, SPLIT
+from stages.train.checkpoints.going_on import require_place
 from stages.train.checkpoints.keep import Keeper
 from stages.train.checkpoints.resume import resumed, run_key
 from stages.train.choose_split import chosen_split
@@ -150,6 +152,7 @@ def _train(
 ) -> Checkpoint:
     """Make what a run needs, and train."""
     device, ranks = process.device, process.ranks
+    _require_place(places, params, state, data.plan)
     loader, residency = open_loader(data.store, data.plan, params, device=device, ranks=ranks)
     generators = [device] if device.type == "cuda" else []
     # what a run sets for all of the process, and draws from torch's generators, is its own affair
@@ -181,6 +184,12 @@ def _train(
     if said is not None:
         LOG.warning("%s", said)
     return state
+
+
+def _require_place(places: Places, params: TrainParams, state: Checkpoint, plan: Plan) -> None:
+    steps, each = params.steps_per_epoch, params.accumulate
+    batches = math.ceil(len(plan) / params.batch_size) if steps is None else steps * each
+    require_place(places.models / LAST, state, batches=batches, accumulate=each)
 
 
 def _start(

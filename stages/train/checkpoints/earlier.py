@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cache.errors import ModelError
-from cache.files import remove, replacing, second_name
+from cache.files import named, remove, replacing, second_name
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from stages.train.checkpoints.going_on import load_unfinished
 from stages.train.split import Split, write_split
 
 LOG = logging.getLogger(__name__)
@@ -44,12 +45,13 @@ def put_aside(models: Path, *, spare: Path | None = None) -> None:
     _give_way(models / EARLIER, {*put, spare})
 
 
-def bring_back(models: Path, run_key: str) -> Checkpoint | None:
-    """Move a run that was put aside back, in the place of what is there; its ``last.pt``.
+def bring_back(models: Path, start: Checkpoint) -> Checkpoint | None:
+    """Move the run that begins so, and was put aside, back in the place of what is there.
 
-    None, and nothing is changed, if there is no such run that could go on.
+    Returns:
+        Its ``last.pt``. None, and nothing is changed, if there is no such run that could go on.
     """
-    place, last = _furthest(models, run_key)
+    place, last = _furthest(models, start)
     if place is None:
         return None
     put_aside(models, spare=place)
@@ -62,12 +64,12 @@ def bring_back(models: Path, run_key: str) -> Checkpoint | None:
     return last
 
 
-def _furthest(models: Path, run_key: str) -> tuple[Path | None, Checkpoint | None]:
+def _furthest(models: Path, start: Checkpoint) -> tuple[Path | None, Checkpoint | None]:
     """Where in ``earlier/`` a run lies, and its ``last.pt``; a crash may have left two of it."""
     place, furthest = None, None
     for path in sorted(models.glob(f"{EARLIER}/*/{LAST}")):
-        last = _loaded(path)  # one at a time: each holds all weights
-        if last is None or last.run_key != run_key:
+        last = _unfinished(path, start)  # one at a time: each holds all weights
+        if last is None or last.run_key != start.run_key:
             continue
         if furthest is None or (last.epoch, last.batch) > (furthest.epoch, furthest.batch):
             place, furthest = path.parent, last
@@ -146,8 +148,15 @@ def _told(checkpoint: Checkpoint | None) -> str:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unfinished(path: Path, start: Checkpoint) -> Checkpoint | None:
+    try:
+        return load_unfinished(path, start)
+    except ModelError:
+        return None
 
 
 def _loaded(path: Path) -> Checkpoint | None:

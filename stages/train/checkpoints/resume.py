@@ -11,6 +11,7 @@ from cache.manifest import Manifest
 from stages.train.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stages.train.checkpoints.differing import differing
 from stages.train.checkpoints.earlier import BEST, LAST, PREVIOUS, bring_back
+from stages.train.checkpoints.going_on import load_unfinished
 from stages.train.params import TrainParams
 from stages.train.split import Split
 
@@ -51,7 +52,7 @@ def resumed(models: Path, start: Checkpoint, *, resume: bool) -> Checkpoint:
     """
     last, faults = _last_whole(models, start)
     if last is None or last.run_key != start.run_key:
-        last = bring_back(models, start.run_key) or last
+        last = bring_back(models, start) or last
     if last is None:
         return _afresh(models, start, faults, resume=resume)
     if last.run_key != start.run_key:
@@ -67,11 +68,11 @@ def resumed(models: Path, start: Checkpoint, *, resume: bool) -> Checkpoint:
 
 
 def _last_whole(models: Path, start: Checkpoint) -> tuple[Checkpoint | None, list[ModelError]]:
-    """``last.pt``, or where that is damaged, this run's ``previous.pt``; and what is damaged."""
+    """``last.pt``, or where that is none to go on from, ``previous.pt``; and what is wrong."""
     faults: list[ModelError] = []
     for path in [path for path in (models / LAST, models / PREVIOUS) if path.is_file()]:
         try:
-            found = load_checkpoint(path)
+            found = load_unfinished(path, start)
         except ModelError as error:
             faults.append(error)
             continue
