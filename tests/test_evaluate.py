@@ -250,6 +250,19 @@ def test_masks_of_cases_no_longer_scored_are_removed(evaluate, of_all, tmp_path)
     assert left == {"case-0.nii.gz", "case-2.nii.gz"}
 
 
+def test_masks_of_no_case_of_the_store_are_named_and_left(evaluate, of_test, tmp_path, caplog):
+    shutil.copytree(of_test[1], tmp_path / "reports")
+    masks = tmp_path / "reports" / "predictions"
+    for number in range(7):
+        shutil.copy(masks / "case-0.nii.gz", masks / f"gone-{number}.nii.gz")
+    evaluate()
+    (line,) = [one for one in caplog.messages if "no case of the store" in one]
+    assert "gone-0.nii.gz, gone-1.nii.gz" in line
+    assert "gone-4.nii.gz, … and 2 more" in line
+    assert "case-0" not in line
+    assert len(list(masks.iterdir())) == 9
+
+
 def test_a_report_that_cannot_be_written_ends_with_2_and_its_name(trained, run_command):
     (trained / "reports" / "report.html").mkdir(parents=True)  # nothing can be written over it
     ended = evaluate_command(run_command, trained)

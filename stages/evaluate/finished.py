@@ -58,7 +58,7 @@ class KeptPicture:
     @property
     def png(self) -> bytes:
         """The file's bytes, read when they are asked for."""
-        return self.path.read_bytes()
+        return read_bytes(self.path)
 
 
 def result_key(digest: str, entry: Entry, role: Role, params: EvaluateParams) -> str:
@@ -75,17 +75,21 @@ def result_key(digest: str, entry: Entry, role: Role, params: EvaluateParams) ->
 
 
 class FinishedCases:
-    """The finished cases of one folder of reports, by case id."""
+    """The finished cases of one folder of reports, by case id.
+
+    Attributes:
+        masks: the folder of their masks.
+    """
 
     def __init__(self, out: Path) -> None:
-        self._masks = out / "predictions"
+        self.masks = out / "predictions"
         self._folder = state_folder(out)
         self._path = self._folder / "evaluated.jsonl"
         self._known = _read(self._path)
 
     def mask(self, case_id: str) -> Path:
         """Where a case's mask lies, or will."""
-        return self._masks / f"{case_id}{MASK_ENDING}"
+        return self.masks / f"{case_id}{MASK_ENDING}"
 
     def picture(self, key: str) -> Path:
         """Where the picture of a result lies, or will."""

@@ -13,7 +13,7 @@ from cache.lock import only_writer
 from cache.reader import CaseStore
 from stages.evaluate.background import Background
 from stages.evaluate.distributions import distributions_picture
-from stages.evaluate.finished import Finished, FinishedCases, KeptPicture
+from stages.evaluate.finished import MASK_ENDING, Finished, FinishedCases, KeptPicture
 from stages.evaluate.one import Evaluation, Model, evaluated, finished_before
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.report import Report, write_report
@@ -23,6 +23,7 @@ from stages.evaluate.tables import write_cases_csv, write_metrics_json
 
 LOG = logging.getLogger(__name__)
 
+SHOWN = 5  # masks in a message
 SEEN_PICTURES = 20  # of cases seen in training; every test case has one
 
 
@@ -119,6 +120,7 @@ def _write(evaluation: Evaluation, results: list[Finished], already: str) -> Non
     )
     _remove_stale_masks(evaluation, {score.case_id for score in scores})
     evaluation.finished.end(results)
+    _warn_of_others(evaluation)
     write_report(evaluation.out / "report.html", report)
     write_metrics_json(evaluation.out / "metrics.json", summary)
     # last: a table program that has it open forbids that, on Windows
@@ -142,6 +144,22 @@ def _remove_stale_masks(evaluation: Evaluation, scored: set[str]) -> None:
     """Delete the masks of cases that are no longer scored: folder and table must say the same."""
     for case_id in set(evaluation.store.case_ids) - scored:  # other names are somebody else's
         evaluation.finished.mask(case_id).unlink(missing_ok=True)
+
+
+def _warn_of_others(evaluation: Evaluation) -> None:
+    """Name masks of no case of the store: they may be of cases that left it, or somebody's own."""
+    folder, known = evaluation.finished.masks, set(evaluation.store.case_ids)
+    found = [path.name for path in folder.glob(f"*{MASK_ENDING}")]
+    others = sorted(name for name in found if name.removesuffix(MASK_ENDING) not in known)
+    if others:
+        more = f", … and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        LOG.warning(
+            "%s has masks of no case of the store: %s%s; they are not scored, delete what is not"
+            " wanted",
+            folder,
+            ", ".join(others[:SHOWN]),
+            more,
+        )
 
 
 def _scored(params: EvaluateParams, counted: list[CaseScores]) -> tuple[str, str]:
