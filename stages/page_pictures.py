@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
 
-from cache.files import remove
+from cache.files import named, remove
 
 NAME = re.compile(r"[0-9a-f]{32}\.(png|jpeg)")  # of our files; others in the folder are not ours
 
@@ -69,5 +69,6 @@ def png_size(png: bytes) -> tuple[int, int]:
 
 def _write_unless_there(path: Path, picture: bytes) -> None:
     """Write a file that no page refers to yet; if it is cut short by a kill, the next run sees."""
-    if not (path.is_file() and path.read_bytes() == picture):
-        path.write_bytes(picture)
+    with named(path):
+        if not (path.is_file() and path.read_bytes() == picture):
+            path.write_bytes(picture)

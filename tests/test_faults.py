@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -9,6 +10,11 @@ from click.testing import CliRunner
 from cache.files import named, replacing
 from pipeline.command import command
 from pipeline.configure import main as configure
+from stages.evaluate.finished import KeptPicture
+from stages.export.bundle import read_bundle
+from stages.export.foreign import require_whole
+from stages.predict.journal import digest_of
+from stages.train.checkpoints.sealed import read_sealed
 from tiny import small_disk
 
 
@@ -77,6 +83,25 @@ def test_a_read_that_fails_names_the_file(tmp_path):
     with pytest.raises(OSError, match="broken") as caught, named(tmp_path / "1.json"):
         raise OSError(errno.EIO, "broken")
     assert caught.value.filename == str(tmp_path / "1.json")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that opens and cannot be read")
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("best.pt", read_sealed),
+        ("picture.png", lambda path: KeptPicture(path, None).png),
+        ("preparation.json", lambda path: read_bundle(path.parent)),
+        ("model.onnx", require_whole),
+        ("predictions.json", digest_of),
+    ],
+)
+def test_a_model_or_picture_that_opens_and_cannot_be_read_is_named(tmp_path, name, read):
+    path = tmp_path / name
+    path.symlink_to("/proc/self/mem")  # its first page is nobody's
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        read(path)
+    assert caught.value.filename == str(path)
 
 
 def test_a_parameter_file_on_a_full_disk_is_named_and_stays_as_it_was(tmp_path, params_file):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cache.errors import ModelError, ParamsError
+from cache.files import named, read_text
 from cache.grid import Triple
 from cache.jsons import parsed
 from cache.sealed import KEY, unsealed
@@ -112,7 +113,7 @@ def read_bundle(folder: Path) -> Bundle:
         raise ModelError(folder, fact, "export the model with --to onnx")
     if not path.is_file():
         raise ModelError(folder, f"has no {path.name}", AGAIN)
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != preparation.graph.sha256:
         fact = f"is damaged, or belongs to another bundle: {FILE} has another digest of it"
@@ -126,7 +127,7 @@ def _read_preparation(path: Path) -> Preparation:
         fact = f"is no bundle: it has no {path.name}"
         raise ModelError(path.parent, fact, "name a checkpoint, or a folder of pipeline.export")
     try:
-        fields = parsed(path.read_text(encoding="utf-8"))
+        fields = parsed(read_text(path))
         version = fields["format_version"]
         if version > VERSION:
             fact = f"has format {version}; this liver3d reads up to {VERSION}"
@@ -134,7 +135,7 @@ def _read_preparation(path: Path) -> Preparation:
         if KEY not in fields and version == WITHOUT_DIGEST:
             LOG.warning("%s is of an older liver3d and has no digest: %s", path, AGAIN)
         return Preparation.model_validate(unsealed(fields, is_old=version == WITHOUT_DIGEST))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelError(path, f"is damaged ({_reason(error)})", AGAIN) from error
 
 

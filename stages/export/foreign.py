@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import ModelError
+from cache.files import read_bytes
 
 INPUT, OUTPUT = "hu", "logits"
 FLOAT = "tensor(float)"  # as onnxruntime calls float32
@@ -27,7 +28,7 @@ def require_whole(path: Path) -> None:
     Raises:
         ModelError: it does.
     """
-    data = path.read_bytes()
+    data = read_bytes(path)
     # a search for the pattern alone takes fifty times as long
     if b"location" in data and ELSEWHERE.search(data):
         fact = "keeps weights in other files, which its digest does not cover"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cache.errors import ModelError, ParamsError
+from cache.files import named
 from cache.grid import Triple
 from stages.evaluate.window import Network
 from stages.preprocess.params import PreprocessParams, preparation_differences, preparation_of
@@ -113,7 +114,7 @@ def _checkpoint(path: Path, device: torch.device) -> Model:
     network = network_on_hu(checkpoint.network(), spec, device)
     fix = "use the liver3d it was trained with, or train it again"
     preprocess = preparation_of(checkpoint.preprocess, path, made="was trained", fix=fix)
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Model(network, preprocess, spec.patch_zyx, spec.smallest_side, digest, path.name)
 

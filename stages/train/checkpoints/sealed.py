@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cache.errors import ModelError
+from cache.files import named
 from stages.machine import is_shortage, shortage
 from stages.train.checkpoints.digest import content_digest
 
@@ -87,7 +88,7 @@ def reason_of(error: Exception) -> str:
 
 def _content_of(path: Path) -> bytes:
     """The bytes of what may be an archive; of any other file, which may be of any size, none."""
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         begins = file.read(len(ARCHIVE))
         return begins + file.read() if begins == ARCHIVE else b""
 
