@@ -556,6 +556,18 @@ class TestWholeOrNothing:
             (partial / "whole").write_text("whole")
         assert [path.name for path in tmp_path.rglob("*")] == ["a", "whole"]
 
+    def test_a_process_searches_a_folder_once_for_what_killed_writers_left(self, tmp_path, repo):
+        write_json(tmp_path / "a", 1)
+        left = left_by_a_killed_writer(tmp_path / "a").rename(tmp_path / f"{PARTIAL}0-1-2")
+        os.utime(left, (0, 0))
+        write_json(tmp_path / "a", 2)
+        assert left.is_dir()
+        script = "import sys; from pathlib import Path; from cache.files import write_json"
+        script = f"{script}; write_json(Path(sys.argv[1]), 3)"
+        command = [sys.executable, "-c", script, str(tmp_path / "a")]
+        subprocess.run(command, env=with_path(repo), check=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
     def test_what_may_be_of_a_writer_at_work_stays(self, tmp_path):
         scrap = left_by_a_killed_writer(tmp_path / "a")
         write_json(tmp_path / "a", 1)
