@@ -416,6 +416,35 @@ class TestLiver:
         assert fact == "has 5 values above 0 (1, 2, 3, 4, 6), all taken for liver"
         assert "many_values" not in facts_of(files, [6])
 
+    def test_a_value_that_lies_apart_from_the_liver_keeps_a_case_out(self, write_case, facts_of):
+        label = liver_label()
+        label[7:10, 13:, 14:16] = 2  # a spleen
+        files = write_case(label=label)
+        fact = "has 2 values above 0 (1, 2), all taken for liver, of which 2 lies apart"
+        assert facts_of(files)["many_values"].startswith(fact)
+        assert "many_values" not in facts_of(files, [1])
+
+    @pytest.mark.parametrize(
+        "lesion",
+        [
+            (slice(5, 7), slice(6, 8), slice(6, 9)),  # inside
+            (slice(4, 6), slice(4, 6), slice(9, 12)),  # at its border
+        ],
+    )
+    def test_lesions_without_a_name_touch_the_liver_and_are_liver(
+        self, write_case, inspect, lesion
+    ):
+        label = liver_label()
+        label[lesion][label[lesion] > 0] = 2
+        inspected, severities = inspect(write_case(label=label))
+        assert "many_values" not in severities
+        np.testing.assert_array_equal(inspected.mask, liver_label())
+
+    def test_a_few_voxels_of_another_value_are_a_slip_and_no_organ(self, write_case, facts_of):
+        label = liver_label()
+        label[8, 15, 14] = 2
+        assert "many_values" not in facts_of(write_case(label=label))
+
     def test_an_organ_that_the_data_set_names_is_never_liver_and_told(self, write_case, facts_of):
         files = named(write_case(label=organs()), {"spleen": (1,), "liver": (6,)})
         fact = facts_of(files)["other_organs"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.case import Mask, Volume
+from stages.preprocess.apart import values_apart
 from stages.preprocess.files import CaseFiles
 from stages.preprocess.fit import fits_better
 from stages.preprocess.ledger import Ledger
@@ -180,7 +181,10 @@ def _inspect_label(
     counted = account(array, liver_values, names, label.layers)
     mask = liver_of(array, counted)
     ledger.label_counts = [one.to_dict(voxel_ml) for one in counted]
-    ledger.note(*value_findings(label.path, counted, is_any=liver_values == "any"))
+    is_any = liver_values == "any"
+    nameless = {one.value: one.voxels for one in counted if one.use == "liver" and not one.name}
+    apart = values_apart(array, nameless) if is_any and array.ndim == 3 else []
+    ledger.note(*value_findings(label.path, counted, is_any=is_any, apart=apart))
     values = sorted({one.value for one in counted})
     empty = label_rules.liver_empty(label.path, mask, values, liver_values)
     ledger.note(empty)

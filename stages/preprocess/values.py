@@ -136,13 +136,16 @@ def account(
     return counted
 
 
-def value_findings(path: Path, counted: Sequence[Counted], *, is_any: bool) -> list[Finding]:
+def value_findings(
+    path: Path, counted: Sequence[Counted], *, is_any: bool, apart: Sequence[int] = ()
+) -> list[Finding]:
     """What the values of a label break.
 
     Args:
         path: the label.
         counted: its values.
         is_any: whether any value was to be liver.
+        apart: values without a name that touch none of the others.
     """
     of: dict[str, list[Counted]] = {}
     for one in counted:
@@ -160,7 +163,7 @@ def value_findings(path: Path, counted: Sequence[Counted], *, is_any: bool) -> l
             undeclared={one.value: one.voxels for one in of.get("undeclared", [])},
             unseen=sum(one.voxels for one in of.get("unseen", []) if not one.name),
         ),
-        label.many_values(path, unclear, named) if is_any else None,
+        label.many_values(path, unclear, named, apart) if is_any else None,
         label.other_organs(path, organs),
         label.ignore_label(
             path,

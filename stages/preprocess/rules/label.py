@@ -77,19 +77,24 @@ def label_values(
     return Finding("label_values", path, "; ".join(facts), fix)
 
 
-def many_values(path: Path, unclear: Sequence[object], named: Sequence[str] = ()) -> Finding | None:
-    """Not many values that nothing tells to be liver, all taken for it since any value is.
+def many_values(
+    path: Path, unclear: Sequence[object], named: Sequence[str] = (), apart: Sequence[int] = ()
+) -> Finding | None:
+    """Few values that nothing tells to be liver, each touching another, where any value is liver.
 
     Args:
         path: the label.
         unclear: the values, or their names where those do not speak of a liver.
         named: those of them that are names of something, of which one at most may be a liver's.
+        apart: those without a name that touch no other, as what lies in one organ does.
     """
-    if len(unclear) <= MOST_PARTS and len(named) <= 1:
+    if len(unclear) <= MOST_PARTS and len(named) <= 1 and not apart:
         return None
     fact = f"has {len(unclear)} values above 0 ({_list(unclear)}), all taken for liver"
     if len(named) > 1:
         fact = f"{fact}, though no name is known to be a liver's"
+    if apart:
+        fact = f"{fact}, of which {_list(apart)} lies apart as another organ does"
     return Finding("many_values", path, fact, "set preprocess.liver_values")
 
 
@@ -219,12 +224,7 @@ def median_hu(hu: Volume, mask: Mask) -> float:
 
 
 def sampled_hu(hu: NDArray[Any], mask: Mask) -> NDArray[Any]:
-    """The HU of the mask's voxels, or of evenly spread ones where they are many.
-
-    Args:
-        hu: (Z, Y, X).
-        mask: 0/1, of the same shape.
-    """
+    """The HU, (Z, Y, X), of the mask's voxels, or of evenly spread ones where they are many."""
     box = box_of(mask)
     if box is None:
         return np.empty(0, hu.dtype)
