@@ -114,6 +114,18 @@ class TestPutAside:
         (line,) = caplog.messages
         assert f"deleting {models / EARLIER / f'{MOST - 1:064x}'[::-1][:12]}" in line
 
+    def test_a_model_that_cannot_be_read_never_gives_way_to_other_runs(self, write_run, tmp_path):
+        models = tmp_path / "models"
+        models.mkdir()
+        (models / "best.pt").write_bytes(b"of a newer version")
+        for number in range(MOST + 1):
+            put_aside(models)
+            write_run(f"{number:064x}"[::-1])
+        put_aside(models)
+        assert len(names(models / EARLIER)) == MOST + 1
+        (place,) = (models / EARLIER).glob("unread-*")
+        assert (place / "best.pt").read_bytes() == b"of a newer version"
+
     def test_whatever_is_left_by_a_crash_nothing_is_lost_and_the_run_goes_on(
         self, write_run, start, tmp_path
     ):

@@ -18,6 +18,7 @@ LOG = logging.getLogger(__name__)
 LAST, PREVIOUS, BEST, SPLIT = "last.pt", "previous.pt", "best.pt", "split.json"
 NOTEBOOK_NAMES = "*_trainIOU_*_testIOU_*.pth"
 EARLIER = "earlier"
+UNREAD = "unread-"  # begins the names of folders with models that cannot be read
 MOST = 5  # runs that are kept; a finished one of the preset liver takes about 400 MB
 DIGITS = 12  # of a run key: enough to tell five apart
 
@@ -84,7 +85,7 @@ def _by_run(models: Path) -> dict[str, Files]:
         if checkpoint is not None and (checkpoint.epoch or checkpoint.batch):
             runs.setdefault(checkpoint.run_key[:DIGITS], {})[name] = path
         elif checkpoint is None and path.suffix == ".pt":  # damaged, or of another version
-            runs.setdefault(f"unread-{_digest(path)[:DIGITS]}", {})[name] = path
+            runs.setdefault(f"{UNREAD}{_digest(path)[:DIGITS]}", {})[name] = path
     return runs
 
 
@@ -127,8 +128,12 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _give_way(earlier: Path, spared: Iterable[Path | None]) -> None:
-    """Delete the runs that are too many, those first that took the least time to train."""
-    places = sorted(path for path in earlier.glob("*") if path.is_dir())
+    """Delete the runs that are too many, those first that took the least time to train.
+
+    What cannot be read is not among them: it may be a good model of a newer liver3d.
+    """
+    found = sorted(path for path in earlier.glob("*") if path.is_dir())
+    places = [path for path in found if not path.name.startswith(UNREAD)]
     others = [path for path in places if path not in set(spared)]
     costs = {place: _trained_s(place) for place in others} if len(places) > MOST else {}
     for place in sorted(costs, key=lambda place: costs[place])[: max(0, len(places) - MOST)]:
