@@ -219,6 +219,7 @@ class TestAFolder:
         assert "Traceback" not in ended.output
         (line,) = [line for line in ended.output.splitlines() if "2.nii.gz" in line]
         assert line.startswith("2/3 2.nii.gz: not predicted: cts/2.nii.gz: ")
+        assert line.endswith(", or leave this CT out")  # data.exclude is for preprocessing
         assert "error: cts: 1 of 3 CTs could not be predicted\n" in ended.output
         assert names(tmp_path / "masks") == ["1.nii.gz", "3.nii.gz", NAME]
         assert journal(tmp_path / "masks")["2.nii.gz"]["fault"] in line

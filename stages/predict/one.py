@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cache.case import Volume
-from cache.errors import DataError
+from cache.errors import DataError, SourceError
 from cache.grid import triple
 from stages.evaluate.export import write_mask, write_probability
 from stages.evaluate.restore import Place, Restored, restore
@@ -31,6 +31,7 @@ from stages.preprocess.reading.opened import stop_at
 from stages.preprocess.rules.inside import data_inside
 
 PREDICT_VERSION = 1  # raise it whenever the same CT, model and choices would give another mask
+EXCLUDE = "or list the case under data.exclude"  # ends the advice of many rules
 NO_SERIES = "is no DICOM series, so no DICOM segmentation is written"
 
 
@@ -129,6 +130,10 @@ def predict_one(task: Task, predictor: Predictor) -> Predicted:
     try:
         with naming_shortage(task.path, fix):
             return _predicted(task, predictor)
+    except SourceError as fault:
+        # the rules speak of the parameter file, which has no part in predicting
+        fix = fault.fix.replace(EXCLUDE, "or leave this CT out")
+        raise SourceError(fault.where, fault.fact, fix) from fault
     except OSError as error:
         # what is written says so itself
         fact = f"cannot be read ({error.strerror or error})"
