@@ -179,7 +179,7 @@ def _clear(scratch: Path) -> None:
 def _remove_old_partials(folder: Path) -> None:
     """Delete the temporary folders of writers that were killed."""
     for scrap in folder.glob(f"{PARTIAL}*"):
-        # another process may be deleting it as well; it is no fault of this writer's
+        # another process may be deleting it as well; that is not this writer's fault
         with contextlib.suppress(OSError, ValueError):  # a name may be somebody else's
             if _is_abandoned(scrap):
                 remove(scrap)

@@ -24,7 +24,7 @@ LOCK, MARK = "lock", "lock.held"
 # how a file system says that it has no locks: NFS without its daemon, FUSE, some cluster disks
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
-ATTEMPTS = 3  # to take the place of a mark whose process is no more
+ATTEMPTS = 3  # to take the place of a mark whose process has ended
 SAME_S = 60.0  # a process of the same number that began later is another one; clocks are set
 
 
@@ -38,7 +38,7 @@ def only_writer(folder: Path, busy: DataError) -> Iterator[None]:
     folder, there is a warning alone.
 
     Args:
-        folder: that is written to; the lock lies beside it.
+        folder: that is written to; the lock is beside it.
         busy: what to raise if another run is writing there.
 
     Raises:
@@ -58,7 +58,7 @@ def only_writer(folder: Path, busy: DataError) -> Iterator[None]:
 
 
 def _taken(place: Path, busy: DataError) -> Callable[[], object]:
-    """Take the lock, the system's or a file that stands in for it; give what releases it."""
+    """Take the lock, the system's or a file in its place; give what releases it."""
     lock, mark = FileLock(place / LOCK), place / MARK
     place.mkdir(parents=True, exist_ok=True)
     try:
@@ -68,7 +68,7 @@ def _taken(place: Path, busy: DataError) -> Callable[[], object]:
     except (OSError, NotImplementedError) as error:  # the latter from older filelocks
         if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
             raise
-        LOG.warning("%s: cannot be locked (%s); the file %s stands in", place, error, MARK)
+        LOG.warning("%s: cannot be locked (%s); the file %s takes its place", place, error, MARK)
         return partial(_unmark, mark, _marked(mark, busy))
     return lock.release
 
@@ -87,7 +87,7 @@ def _marked(path: Path, busy: DataError) -> bytes:
 
 
 def _remove_if_dead(path: Path, busy: DataError) -> None:
-    """Remove the mark of a process of this machine that is no more.
+    """Remove the mark of a process of this machine that has ended.
 
     Raises:
         DataError: the process lives, or is another machine's, which nobody here can look at.
@@ -135,7 +135,7 @@ def _owner(held: bytes) -> _Owner | None:
 
 
 def _began(process: int) -> float | None:
-    """When a process of this machine began; None if it is no more."""
+    """When a process of this machine began; None if it has ended."""
     try:
         return float(psutil.Process(process).create_time())
     except psutil.NoSuchProcess:

@@ -161,7 +161,7 @@ def sha256_of(path: Path) -> str:
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Publish the list of cases, in the order of their ids, with a digest of the list itself.
 
-    A finding may quote a file's name that is no text; such characters are written as escapes.
+    A finding may quote a file's name that is not text; such characters are written as escapes.
     """
     fields = {
         "format_version": FORMAT_VERSION,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def is_plain(path: Path) -> bool:
-    """Whether SimpleITK takes this path; at a name that is no UTF-8 it ends the process."""
+    """Whether SimpleITK takes this path; at a name that is not UTF-8 it ends the process."""
     if os.name == "nt":
         return str(path).isascii()
     try:

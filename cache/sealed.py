@@ -28,7 +28,7 @@ def unsealed(fields: Any, *, is_old: bool = False) -> dict[str, Any]:
         is_old: whether it may have been written before there were digests.
 
     Raises:
-        ValueError: it is no document, has no digest, or has another than that of its values.
+        ValueError: it is not a document, has no digest, or has another than that of its values.
     """
     if not isinstance(fields, dict):
         raise ValueError(f"it holds {type(fields).__name__}, not an object with keys")

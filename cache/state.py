@@ -1,4 +1,4 @@
-"""Where all lies that can be made again: beside what the stages write, never in it."""
+"""Where everything is kept that can be made again: beside what the stages write, never in it."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ STATE = ".liver3d"  # ignored by git
 
 
 def state_folder(out: Path) -> Path:
-    """Where what belongs to a folder lies and is no part of it: shortcuts, journal, pictures, lock.
+    """Where all is kept that belongs to a folder and is not part of it: journal, pictures, lock.
 
     The same whatever link the folder is named through, so that it has one lock.
     """

@@ -80,7 +80,7 @@ def _end(message: str) -> NoReturn:
 class _Shown:
     """A formatter of log lines, the names in them as a terminal may show them.
 
-    It is no filter of a handler: a progress bar puts a handler of its own in place, with the
+    It is not a filter of a handler: a progress bar puts a handler of its own in place, with the
     formatter of the old one.
     """
 

@@ -1,6 +1,6 @@
 """Which item of a ``foreach`` DVC runs a stage for.
 
-A command in dvc.yaml goes through a shell, so nothing from params.yaml may stand in it: a folder
+A command in dvc.yaml goes through a shell, so nothing from params.yaml may be in it: a folder
 called ``a$(touch x)b`` would run what is in its name. DVC names the stage it runs, item and all, in
 the environment, which no shell reads.
 """

@@ -95,7 +95,7 @@ def read_text(path: Path) -> str:
             return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         fix = "save it as UTF-8"
-        raise ParamsError(path, f"is no valid YAML: {error}", fix) from error
+        raise ParamsError(path, f"is not valid YAML: {error}", fix) from error
 
 
 def _fix(path: Path, error: ValidationError) -> str:
@@ -124,7 +124,7 @@ def parsed(path: Path, text: str) -> dict[str, Any]:
         raise ParamsError(path, "is nested too deeply", "copy one from presets/") from error
     except YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ParamsError(path, f"is no valid YAML: {reason}", "mend the line it names") from error
+        raise ParamsError(path, f"is not valid YAML: {reason}", "mend the line it names") from error
     if not isinstance(fields, dict):
         raise ParamsError(path, "holds no parameters", "copy one from presets/")
     return fields

@@ -71,7 +71,7 @@ def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: 
     for place, what in notes[:SHOWN]:
         say(f"not predicted: {place}: {what}")
     if len(notes) > SHOWN:
-        say(f"not predicted: {len(notes) - SHOWN} more folders with DICOM files that are no CT")
+        say(f"not predicted: {len(notes) - SHOWN} more folders with DICOM files that are not a CT")
     crop = predictor.ensemble.preprocess.crop
     if crop in CROPS:
         say(CROPS[crop])
@@ -126,7 +126,7 @@ def end_badly(bugs: list[str], faults: int, ct: Path, count: int) -> None:
     """End with what kept CTs from being predicted, if anything did.
 
     Raises:
-        RuntimeError: one brought a bug to light.
+        RuntimeError: one met a bug of liver3d.
         DataError: some could not be used.
     """
     if bugs:

@@ -70,7 +70,7 @@ def end_badly(summary: Summary) -> None:
 
     Raises:
         SourceError: there is no manifest, by the rules.
-        RuntimeError: a case brought a bug to light.
+        RuntimeError: a case met a bug of liver3d.
     """
     if summary.bugs:
         raise RuntimeError("a bug, which left out " + "\n".join(summary.bugs))

@@ -1,4 +1,4 @@
-"""Writing a file of the user's anew; what was there stays beside it."""
+"""Writing a file of the user's again; what was there stays beside it."""
 
 import itertools
 from pathlib import Path

@@ -29,7 +29,7 @@ def _values(_context: click.Context, _option: click.Parameter, text: str) -> Val
 
 def _length(_context: click.Context, _option: click.Parameter, value: float) -> float:
     if not 0 < value < math.inf:
-        raise click.BadParameter(f"{value} is no length above 0 mm")
+        raise click.BadParameter(f"{value} is not a length above 0 mm")
     return value
 
 

@@ -32,7 +32,7 @@ def main(cases: Path, deep: bool, repair: bool, src: Path | None, params_file: P
     """Look for files of the store that are damaged, lost or added.
 
     With --repair, damaged cases are prepared again with the parameters the store was made with,
-    whatever stands in the parameter file since, and files that are no part of a case are deleted
+    whatever stands in the parameter file since, and files that are not part of a case are deleted
     from its folder. Whole cases stay. Only where the manifest itself is damaged do the file's
     parameters count, and all of the data set is prepared.
     """
@@ -80,7 +80,7 @@ def _repair(cases: Path, damages: list[Damage], sources: Sources, params: Params
     if before is None:
         workers = max(2, processors())
         end_badly(run(sources, cases, params.preprocess, params.rules, Manner(workers)))
-        say("prepared anew: all cases, and the manifest")
+        say("prepared again: all cases, and the manifest")
         return
     _delete(cases, [damage.path for damage in damages if damage.is_foreign])
     damaged = frozenset(damage.case_id for damage in damages if not damage.is_foreign)
@@ -95,7 +95,7 @@ def _delete(cases: Path, foreign: list[Path]) -> None:
     with only_writer(cases):
         for path in foreign:
             remove(path)
-    say(f"deleted: {len(foreign)} files or folders that are no part of their case")
+    say(f"deleted: {len(foreign)} files or folders that are not part of their case")
 
 
 def _prepare_again(
@@ -109,7 +109,7 @@ def _prepare_again(
     end_badly(summary)
     made = read_manifest(cases).cases
     _require_made(cases, damaged - made.keys(), summary)
-    say(f"prepared anew: {', '.join(sorted(damaged))}")
+    say(f"prepared again: {', '.join(sorted(damaged))}")
     others = [
         case_id for case_id in sorted(damaged) if made[case_id].key != before.cases[case_id].key
     ]

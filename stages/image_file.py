@@ -30,7 +30,7 @@ USUAL_LEVEL = -1  # of compression, as the writer of the format has it
 
 
 def require_ending(path: Path) -> None:
-    """Refuse a name whose ending is no format for masks, before any work is done.
+    """Refuse a name whose ending is not a format for masks, before any work is done.
 
     Raises:
         DataError: names the endings there are.
@@ -58,7 +58,7 @@ def write_image(
     Args:
         path: where to; an existing file is replaced, whole or not at all.
         voxels: (Z, Y, X), of a type that the format has.
-        grid: where they lie.
+        grid: where they are.
         level: of compression, 1 (fast) to 9.
         note: what the header says the file is (``descrip`` in NIfTI), up to 79 characters.
 
@@ -85,7 +85,7 @@ def write_image(
 def _plain(partial: Path) -> Iterator[Path]:
     """A path to write to that SimpleITK takes: beside the file, if the folder's own is one.
 
-    It ends the process at a name that is no UTF-8, and on Windows takes ASCII alone.
+    It ends the process at a name that is not UTF-8, and on Windows takes ASCII alone.
     """
     name = "image" + ending_of(partial)
     if is_plain(partial.parent):

@@ -15,7 +15,7 @@ def keep_freed_memory(*, most_bytes: int, one_arena: bool) -> bool:
     The C library asks the system for every large block again, and the system clears each of its
     pages when it is first touched: a third of the time that reading a CT takes. For a training step
     on the CPU it is nearly every feature map: of 8.5 s of processor time (24 channels,
-    2·1·50·96·96, channels last) it took 1.35 s, and takes 0.02 s. What is kept lies less densely,
+    2·1·50·96·96, channels last) it took 1.35 s, and takes 0.02 s. What is kept is less dense,
     and how densely differs from run to run: the peak rose from 1.8 to between 1.9 and 2.6 GB. Where
     every step is of another shape it rose further, within 80 steps from 1.2 to 1.75 GB (8 channels,
     sides of 32 to 80), and then no more.
@@ -23,7 +23,7 @@ def keep_freed_memory(*, most_bytes: int, one_arena: bool) -> bool:
     Only glibc has it; elsewhere nothing is changed. It holds for the process, and cannot be undone.
 
     Args:
-        most_bytes: that may lie free at the end of its memory; what is more goes back. A worker
+        most_bytes: that may be free at the end of its memory; what is more goes back. A worker
             that has read a large CT leaves room for the others, a training step needs all of it
             again.
         one_arena: whether all threads share one pool; else each thread of a library keeps its own.

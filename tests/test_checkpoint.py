@@ -271,7 +271,7 @@ def _values(checkpoint):
 NONSENSE = {
     "a negative width": ({"spec": {"n_channels": -8}}, r"cannot build \(spec.n_channels: "),
     "a width of zero": ({"spec": {"n_channels": 0}}, r"cannot build \(spec.n_channels: "),
-    "a width that is no number": (
+    "a width that is not a number": (
         {"spec": {"n_channels": "wide"}},
         r"cannot build \(spec.n_channels: ",
     ),

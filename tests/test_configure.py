@@ -115,7 +115,7 @@ class TestAListToComplete:
             ("", "scans/two/b_seg.nii", ""),
             ("scans/one/c.nii", "scans/two/c_seg.nii", "c"),
         ]
-        assert "which is no layout that is known" in said
+        assert "which is not a known layout" in said
         assert "1 of 3 rows are whole; complete ct in 1 rows and label in 1 rows" in said
         assert cases == {"c"}
 

@@ -108,7 +108,7 @@ def slices(tmp_path):
 
 
 def object_of(path, sop_class, modality, **tags):
-    """Write an object that is no image."""
+    """Write an object that is not an image."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, f"{ROOT_UID}.8"
     meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"

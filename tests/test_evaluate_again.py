@@ -1,4 +1,4 @@
-"""A stopped evaluation goes on, and a repeated one believes only what is unchanged."""
+"""A stopped evaluation continues, and a repeated one believes only what is unchanged."""
 
 import hashlib
 import io

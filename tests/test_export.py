@@ -141,7 +141,7 @@ class TestParity:
         def nowhere(_):
             return lambda hu: torch.full((len(hu), 2, *hu.shape[2:]), float("nan"))
 
-        with pytest.raises(ModelError, match="gave values that are no numbers"):
+        with pytest.raises(ModelError, match="gave values that are not numbers"):
             export(model, tmp_path / "bundle", cases=cases, open=nowhere)
 
     def test_masks_that_differ_are_told_by_their_dice(self):

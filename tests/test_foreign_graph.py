@@ -1,4 +1,4 @@
-"""ONNX graphs that are no bundle's: refused as what they are, before or while they are run."""
+"""ONNX graphs that are not a bundle's: refused as what they are, before or while they are run."""
 
 import hashlib
 import json

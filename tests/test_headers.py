@@ -232,7 +232,7 @@ class TestNifti:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_an_origin_that_is_no_number_is_refused(self, tmp_path, value):
         error = refusal(self.damaged(tmp_path, 268, "<f", value))  # qoffset_x
-        assert (error.rule, "(qform) that is no number" in error.fact) == ("readable", True)
+        assert (error.rule, "(qform) that is not a number" in error.fact) == ("readable", True)
 
     def test_an_sform_alone_with_an_origin_that_is_no_number_is_refused(self, tmp_path):
         sform = [[0.7, 0, 0, np.nan], [0, 0.8, 0, -7], [0, 0, 2.5, 23]]
@@ -373,7 +373,7 @@ class TestAxes:
 
     def test_a_sheared_sform_without_a_qform_is_read_with_a_doubt(self, tmp_path):
         (found,) = self.found(self.write(tmp_path, off=1.0), "direction")
-        assert found.fact.startswith("its sform is sheared: a corner lies")
+        assert found.fact.startswith("its sform is sheared: a corner is")
 
     def test_the_qform_is_taken_where_the_sform_is_sheared(self, tmp_path):
         path = self.write(tmp_path, off=1.0, qform=1)
@@ -389,7 +389,7 @@ class TestAxes:
     def test_a_sform_without_numbers_is_named_for_that(self, tmp_path):
         path = self.write(tmp_path, off=float("nan"), qform=1)
         (found,) = self.found(path, "direction")
-        assert "its sform holds what is no number" in found.fact
+        assert "its sform holds values that are not numbers" in found.fact
 
     def test_axes_that_span_no_space_are_refused_under_a_rule_that_cannot_be_a_warning(
         self, tmp_path

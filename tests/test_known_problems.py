@@ -25,7 +25,7 @@ def listed(tmp_path):
 
 
 def problem(severity="skipped", case_id="7", path="image/7/7.nii", **fields):
-    usual = {"rule": "readable", "fact": "is no image", "fix": "see"}
+    usual = {"rule": "readable", "fact": "is not an image", "fix": "see"}
     return Problem(severity, case_id=case_id, path=path, **(usual | fields))
 
 

@@ -711,9 +711,9 @@ class TestLists:
             ("[]", "lists no cases"),
             ("[1]", "entry 1 is not an object"),
             ('[{"ct": "a.nii"}]', "entry 1 lacks 'label'"),
-            ('[{"ct": "a.nii", "label": ["b"]}]', "entry 1 has .* which is no text"),
+            ('[{"ct": "a.nii", "label": ["b"]}]', "entry 1 has .* which is not text"),
             ("[" * 100_000, "is not JSON: .*nested too deeply"),
-            ('[{"ct": ' + "[" * 900 + "]" * 900 + ', "label": "b"}]', "which is no text"),
+            ('[{"ct": ' + "[" * 900 + "]" * 900 + ', "label": "b"}]', "which is not text"),
             ('[{"ct": ' + "9" * 5000 + ', "label": "b"}]', "is not JSON: .*too many digits"),
         ],
     )

@@ -51,7 +51,7 @@ def write_mark(folder, *, machine=None, process=None, began=None):
 
 
 def ended_process():
-    """The number of a process that is no more."""
+    """The number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid

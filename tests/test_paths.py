@@ -1,4 +1,4 @@
-"""Files in folders whose names are no text, or none that SimpleITK takes."""
+"""Files in folders whose names are not text, or not such that SimpleITK takes."""
 
 import os
 import sys

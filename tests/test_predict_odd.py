@@ -114,7 +114,7 @@ class TestABug:
     def test_a_bug_in_one_ct_stops_no_other_and_keeps_its_traceback(self, folder, tmp_path):
         found = outcomes(folder, look_up)
         assert names(tmp_path / "masks") == ["1.nii.gz", "3.nii.gz", NAME]
-        assert found["2.nii.gz"].fault.fact == "brought a bug to light: KeyError"
+        assert found["2.nii.gz"].fault.fact == "met a bug of liver3d: KeyError"
         assert "Traceback" in found["2.nii.gz"].bug
         assert "look_up" in found["2.nii.gz"].bug
         assert not found["3.nii.gz"].bug
@@ -122,7 +122,7 @@ class TestABug:
     def test_the_journal_remembers_a_bug_without_the_words_of_its_exception(self, folder, tmp_path):
         outcomes(folder, look_up)
         told = journal(tmp_path / "masks")["2.nii.gz"]["fault"]
-        assert told.startswith("brought a bug to light: KeyError; ")
+        assert told.startswith("met a bug of liver3d: KeyError; ")
         assert "Patient" not in (tmp_path / "masks" / NAME).read_text(encoding="utf-8")
 
     def test_a_rerun_after_a_bug_leaves_the_finished_cts_and_tries_the_odd_one(self, folder):

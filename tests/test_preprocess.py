@@ -409,14 +409,14 @@ class TestRefusals:
 
     def test_a_store_inside_the_data_set(self, preprocess, write_dataset):
         src = write_dataset(["1"])
-        assert "lies inside the data set" in self.refused(preprocess(src, out="src/cases"))
+        assert "is inside the data set" in self.refused(preprocess(src, out="src/cases"))
         assert not (src / "cases").exists()
 
     @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
     def test_a_store_inside_the_data_set_by_a_link(self, preprocess, write_dataset, tmp_path):
         (tmp_path / "link").symlink_to(write_dataset(["1"]))
         output = self.refused(preprocess(tmp_path / "src", out="link/cases"))
-        assert "lies inside the data set" in output
+        assert "is inside the data set" in output
 
     def test_a_folder_without_image_and_label(self, preprocess, tmp_path):
         (tmp_path / "src").mkdir()
@@ -600,7 +600,7 @@ class TestRunningAgain:
 
 
 class TestDamagedStore:
-    """What a case's files went through, and exactly that case is prepared anew."""
+    """What a case's files went through, and exactly that case is prepared again."""
 
     @pytest.mark.parametrize("harm", ["flipped", "truncated", "deleted", "lost"])
     def test_a_damaged_case_is_prepared_again(

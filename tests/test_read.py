@@ -259,7 +259,7 @@ class TestHeaders:
         wider = [[0.7, 0, 0, 11.0], [0, 0.8, 0, -7.0], [0, 0, 5.0, 23.0]]
         source = read_ct(write_nifti(tmp_path / "ct.nii", counted(), sform=wider))
         (found,) = [one for one in source.findings if one.rule == "direction"]
-        assert "a corner lies 10.0 mm apart" in found.fact  # 4 slices of 2.5 mm more
+        assert "a corner is 10.0 mm apart" in found.fact  # 4 slices of 2.5 mm more
 
     def test_an_sform_that_agrees_with_the_qform_passes(self, tmp_path):
         same = [[0.7, 0, 0, 11.0], [0, 0.8, 0, -7.0], [0, 0, 2.5, 23.0]]

@@ -39,7 +39,7 @@ REFUSED = {
     "empty.nii.gz": ("truncated", "is empty"),
     "lfs_pointers/images/liver_0.nii.gz": ("lfs_pointer", "is a git-LFS pointer"),
     "lfs_pointers/labels/liver_1.nii.gz": ("lfs_pointer", "is a git-LFS pointer"),
-    "shear.nii.gz": ("direction", "its sform is sheared: a corner lies 35.6 mm apart"),
+    "shear.nii.gz": ("direction", "its sform is sheared: a corner is 35.6 mm apart"),
     "example4d.nii.gz": ("three_dimensional", "has 4 dimensions (128·96·24·2), not 3"),
     "complex.nii.gz": ("plain_numbers", "holds several numbers per voxel"),
 }

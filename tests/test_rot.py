@@ -157,7 +157,7 @@ def test_no_flipped_bit_changes_a_split(tmp_path):
 
 def test_no_flipped_bit_changes_a_list_of_problems(tmp_path):
     path = tmp_path / "problems.json"
-    problem = Problem("skipped", "readable", "7", "7.nii", "is no image", "see")
+    problem = Problem("skipped", "readable", "7", "7.nii", "is not an image", "see")
     write_problems(path, [problem], {"7": [{"value": 1, "voxels": 20}]})
     require_found([path], lambda: read_problems(path))
 

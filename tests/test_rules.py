@@ -157,12 +157,12 @@ class TestHeader:
         # the finest spacing is 0.7 mm
         assert header.direction(FILE, grid(), self.stated(x1=-11.0 + 0.34)) is None
         found = header.direction(FILE, grid(), self.stated(x1=-11.0 + 0.36))
-        assert "a corner lies 0.4 mm apart" in found.fact
+        assert "a corner is 0.4 mm apart" in found.fact
 
     def test_a_sheared_sform_breaks_the_rule_of_directions(self):
         # the last of 50 slices lies 49 · 0.5 = 24.5 mm sideways
         found = header.direction(FILE, grid(), self.stated(xz=0.5))
-        assert found.fact == "its sform is sheared: a corner lies 24.5 mm apart"
+        assert found.fact == "its sform is sheared: a corner is 24.5 mm apart"
 
     @pytest.mark.parametrize(
         ("spacing", "origin"), [((1.0, 1.0, 1.0), (0.0, 0.0, -5.0)), ((1.0, 1.0, 0.9), (0, 0, 0))]
@@ -522,7 +522,7 @@ class TestLabelAndCt:
     @pytest.mark.parametrize("gap_mm", [0.0, 0.1, 1000.0])
     def test_grids_that_only_touch_or_lie_apart_do_not(self, gap_mm):
         found = geometry.overlap(FILE, *self.boxes(gap_mm))
-        assert found.fact == "lies outside the CT: the two share no space"
+        assert found.fact == "is outside the CT: the two share no space"
         assert not found.fixable
 
     def test_grids_overlap_wherever_their_first_voxel_is(self):

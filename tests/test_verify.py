@@ -365,7 +365,7 @@ def test_repair_gives_back_the_very_same_bytes(prepared, repair, victim):
     flip(victim, 999)
     ended = repair()
     assert ended.exit_code == 0
-    assert "prepared anew: 2\n" in ended.output
+    assert "prepared again: 2\n" in ended.output
     assert "3 cases" in ended.output
     assert bytes_of(prepared) == before
 
@@ -461,7 +461,7 @@ class TestRepair:
         flip(prepared / "manifest.json", 4321)
         ended = repair()
         assert ended.exit_code == 0
-        assert "prepared anew: all cases, and the manifest" in ended.output
+        assert "prepared again: all cases, and the manifest" in ended.output
         assert bytes_of(prepared) == before
 
     def test_repairing_manifest_and_case_at_once_gives_back_the_same_bytes(
@@ -535,7 +535,7 @@ class TestRepair:
         write_manifest(prepared, replace(manifest, cases={**manifest.cases, "2": line}))
         ended = repair()
         assert ended.exit_code == 0
-        assert "prepared anew: 2\n" in ended.output
+        assert "prepared again: 2\n" in ended.output
         assert bytes_of(prepared) == before
 
     def test_puts_a_file_where_somebody_made_a_folder(self, prepared, repair, victim):
@@ -582,7 +582,7 @@ class TestRepairOfFilesSomebodyLeft:
         ended = repair()
         assert ended.exit_code == 0
         assert "deleted: 3 files" in ended.output
-        assert "prepared anew" not in ended.output
+        assert "prepared again" not in ended.output
         assert bytes_of(prepared) == before
         assert (prepared / "2.zarr" / "zarr.json").stat().st_ino == changed
 

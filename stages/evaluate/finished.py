@@ -1,4 +1,4 @@
-"""The cases an evaluation has finished: a killed one goes on, unchanged ones are not done again.
+"""The cases an evaluation has finished: a killed one continues, unchanged ones are not done again.
 
 Beside the reports, with all that can be made again: a line per case in ``evaluated.jsonl``, and
 the pictures. A line is written after the case's mask and picture, and each of the three carries a
@@ -45,7 +45,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class KeptPicture:
-    """A case's picture that lies in a file, as the report shows it.
+    """A case's picture that is in a file, as the report shows it.
 
     Attributes:
         path: the PNG.
@@ -88,11 +88,11 @@ class FinishedCases:
         self._known = _read(self._path)
 
     def mask(self, case_id: str) -> Path:
-        """Where a case's mask lies, or will."""
+        """Where a case's mask is, or will be."""
         return self.masks / f"{case_id}{MASK_ENDING}"
 
     def picture(self, key: str) -> Path:
-        """Where the picture of a result lies, or will."""
+        """Where the picture of a result is, or will be."""
         return self._folder / "pictures" / f"{key}.png"
 
     def find(self, case_id: str, key: str, *, with_picture: bool) -> Finished | None:

@@ -55,7 +55,7 @@ class Windows:
     ) -> "Windows":
         """The windows over a volume of this shape; without a window's shape, one for all of it.
 
-        That one is no smaller than the network needs.
+        That one is not smaller than the network needs.
         """
         shape = window_zyx or triple(max(smallest_side, side) for side in volume_zyx)
         padded = triple(map(max, volume_zyx, shape))
@@ -131,7 +131,7 @@ def probability_planes(
         float32 in [0, 1], (Y, X).
 
     Raises:
-        ModelError: the network gave something that is no number.
+        ModelError: the network gave something that is not a number.
     """
     weights = _weights(windows, device)
     of_row = _weights_of_row(windows, weights)
@@ -163,7 +163,7 @@ def liver_of(network: Network) -> PatchProbability:
 def _require_finite(slab: Tensor) -> None:
     """Refuse what would pass for background: NaN is not above one half."""
     if not torch.isfinite(slab).all():
-        fact = "gave values that are no numbers"
+        fact = "gave values that are not numbers"
         fix = "use a model with sound weights, or train it with precision: fp32"
         raise ModelError("the network", fact, fix)
 

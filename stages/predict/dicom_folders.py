@@ -32,7 +32,7 @@ class DicomFolders:
 
     Attributes:
         tree: the folders that are searched.
-        taken: slices of series that were found, which may lie in folders below.
+        taken: slices of series that were found, which may be in folders below.
         notes: what is DICOM and not predicted: a place and what is there.
     """
 
@@ -41,7 +41,7 @@ class DicomFolders:
     notes: list[tuple[Path, str]] = field(default_factory=list)
 
     def is_series(self, folder: Path) -> bool:
-        """Whether a folder is one CT by the files in it, whatever else lies below.
+        """Whether a folder is one CT by the files in it, whatever else is below.
 
         A few stray slices above the folders of other series are none; they join the notes.
         """
@@ -97,9 +97,9 @@ def holds_dicom(files: Iterable[Path]) -> bool:
 
 
 def _is_of(folder: Path, series: Series) -> bool:
-    """Whether a series lies in a folder itself, perhaps with more of its slices below.
+    """Whether a series is in a folder itself, perhaps with more of its slices below.
 
-    Where anonymising emptied the UIDs, slices below may be other people's: they lie at one place.
+    Where anonymising emptied the UIDs, slices below may be other people's: they are at one place.
     """
     is_here = [path.parent == folder for path in series.slices]
     is_apart = {finding.rule for finding in series.findings}.isdisjoint(NOT_ONE)
@@ -132,7 +132,7 @@ def _slices(files: Iterable[Path]) -> Iterator[Path]:
 
 
 def _what_else(path: Path) -> str:
-    """What a DICOM file is that is no slice of a CT; empty for others, and for an index."""
+    """What a DICOM file is that is not a slice of a CT; empty for others, and for an index."""
     if not is_dicom(path):
         return ""
     header = read_header(path, [], ["ImageType"])

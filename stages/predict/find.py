@@ -27,7 +27,7 @@ class Task:
         name: of the CT, below the folder that was named, with slashes on every system.
         path: a file, or a folder with a DICOM series.
         mask: the file to write.
-        home: the folder that all of the CT's data have to lie in.
+        home: the folder that all of the CT's data have to be in.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
     Attributes:
         tasks: sorted by name.
-        are_many: whether ``out`` is a folder: then each mask lies in it as its CT lies in ``ct``.
+        are_many: whether ``out`` is a folder: then each mask is in it as its CT is in ``ct``.
         unlisted: folders that could not be looked into.
         notes: what is DICOM but not predicted: a place, and what is there.
     """

@@ -137,7 +137,7 @@ def predict_one(task: Task, predictor: Predictor) -> Predicted:
     except OSError as error:
         # what is written says so itself
         fact = f"cannot be read ({error.strerror or error})"
-        raise DataError(task.path, fact, "check the disk it lies on, and run it again") from error
+        raise DataError(task.path, fact, "check the disk it is on, and run it again") from error
 
 
 def _predicted(task: Task, predictor: Predictor) -> Predicted:

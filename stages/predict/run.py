@@ -26,7 +26,7 @@ class Outcome:
         warnings: what is to be doubted about the CT.
         fault: why there is no mask; None if there is one.
         is_old: whether an earlier run had finished it.
-        bug: the traceback of an error that is no fault of the CT; empty if there was none.
+        bug: the traceback of an error that is not a fault of the CT; empty if there was none.
     """
 
     task: Task
@@ -69,8 +69,8 @@ def _outcome(task: Task, out: Path, predictor: Predictor, *, journal: Journal, k
     except OSError:  # of the journal, or of what an earlier run wrote
         raise
     except Exception as error:
-        # its words may quote what stands in the CT's header: they are printed, but not written down
-        bug = DataError(task.path, f"brought a bug to light: {type(error).__name__}", REPORT)
+        # its words may quote what the CT's header says: they are printed, but not written down
+        bug = DataError(task.path, f"met a bug of liver3d: {type(error).__name__}", REPORT)
         outcome = _not_predicted(task, bug, journal, key, stamp)
         return replace(outcome, bug=f"{task.path}:\n{traceback.format_exc()}")
     entry = _entry(predicted, out, key, stamp)

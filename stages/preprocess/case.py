@@ -64,7 +64,7 @@ def work(job: Job) -> Outcome:
     except Exception as error:
         if is_shortage(error):  # of a library without a MemoryError of its own
             return _failed(job, "machine", f"could not be prepared: {error}")
-        outcome = _failed(job, "bug", f"brought a bug to light: {type(error).__name__}: {error}")
+        outcome = _failed(job, "bug", f"met a bug of liver3d: {type(error).__name__}: {error}")
         return replace(outcome, bug=traceback.format_exc())
 
 

@@ -95,7 +95,7 @@ def hash_files(paths: Iterable[Path]) -> dict[str, Known]:
 
     Raises:
         OSError: one cannot be read.
-        SourceError: one is no regular file.
+        SourceError: one is not a regular file.
     """
     found = {}
     for path in paths:

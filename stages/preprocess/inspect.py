@@ -126,7 +126,7 @@ def mended(path: Path, hu: Volume) -> tuple[Volume, list[Finding]]:
 
 
 def _doubts_of_liver(placed: Placed, path: Path, *, is_phantom: bool) -> list[Finding]:
-    """What is to be doubted about a liver: where it lies, and how large it is."""
+    """What is to be doubted about a liver: where it is, and how large it is."""
     liver_ml = float(np.count_nonzero(placed.mask)) * placed.ct.grid.voxel_ml
     is_whole = liver_ml >= label_rules.PLAUSIBLE_LIVER_ML[0]  # of a lesion, chance decides
     turned = fits_better(placed.hu, placed.mask, FAR) if is_whole else ""

@@ -84,7 +84,7 @@ def _manifest_entries(out: Path) -> dict[str, Entry]:
     try:
         return read_manifest(out).cases
     except StoreError:
-        return {}  # none, or damaged: what it listed is prepared anew
+        return {}  # none, or damaged: what it listed is prepared again
 
 
 def _line(entry: Entry) -> str:

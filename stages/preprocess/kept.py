@@ -11,7 +11,7 @@ from stages.preprocess.stored_picture import read_picture
 
 
 def kept(job: Job, key: str) -> Outcome | None:
-    """The outcome of a case whose entry has this key, if it need not be prepared anew.
+    """The outcome of a case whose entry has this key, if it need not be prepared again.
 
     A policy may have changed since it was stored: it may now leave the case out, or ask for it to
     be mended, or not to be.

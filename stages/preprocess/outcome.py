@@ -76,7 +76,7 @@ class Outcome:
         entry: its line of the manifest, if it is in the store.
         learned: digests of files that were read, by absolute path.
         was_there: it lay in the store already.
-        bug: the traceback of an error that is no fault of the data; empty if there was none.
+        bug: the traceback of an error that is not a fault of the data; empty if there was none.
         label_counts: every value of the label, as in ``CaseInfo``; empty if it was not read.
     """
 

@@ -31,7 +31,7 @@ LayoutName = Literal[
 ]
 NeededWhen = tuple[str, str, object]  # (choice, key it needs, value of that key)
 
-# what a parameter stood for before there was one; sections of older models and stores lack it
+# what a parameter meant before there was one; sections of older models and stores lack it
 BEFORE: dict[str, Any] = {}
 
 
@@ -70,7 +70,7 @@ class PreprocessParams(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fal
 def preparation_of(fields: dict[str, Any], where: Path, *, made: str, fix: str) -> PreprocessParams:
     """The ``preprocess`` section that a store or a model was made with.
 
-    A parameter that it lacks, since it is older, has the value that it stood for then. One that
+    A parameter that it lacks, since it is older, has the value that it meant then. One that
     this version does not know is refused: who knows what it does to a CT.
 
     Args:
@@ -91,7 +91,7 @@ def preparation_of(fields: dict[str, Any], where: Path, *, made: str, fix: str) 
 
 
 def preparation_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """What sets two preparations apart, a line each; the format of a store's files is no matter.
+    """What sets two preparations apart, a line each; the format of a store's files does not matter.
 
     Args:
         ours: a ``preprocess`` section, as JSON has it.

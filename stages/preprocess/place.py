@@ -37,7 +37,7 @@ class Placed:
 def place(
     ct: SourceVolume, label: SourceVolume, hu: Volume | None, liver: Mask | None, ledger: Ledger
 ) -> Placed | None:
-    """Lay a label over its CT, and write down what is wrong with where it lies.
+    """Lay a label over its CT, and write down what is wrong with where it is.
 
     Args:
         ct: the CT as read.
@@ -98,7 +98,7 @@ def _sizes(ct: SourceVolume, label: SourceVolume) -> str:
 
 
 def _doubt(placed: Placed, median_hu: float) -> str:
-    """Why the liver does not lie there; empty if it does, or if there is none."""
+    """Why the liver is not there; empty if it does, or if there is none."""
     if np.isnan(median_hu):
         return ""
     if not label_rules.is_liver_hu(median_hu):
@@ -123,7 +123,7 @@ def _on_the_labels_grid(placed: Placed, label: SourceVolume) -> Placed:
 def _onto_ct(
     ct: SourceVolume, label: SourceVolume, liver: Mask, ledger: Ledger, *, is_elsewhere: bool
 ) -> Mask | None:
-    """The liver turned as the CT was, and brought onto its grid if it is on another."""
+    """The liver turned as the CT was, and moved onto its grid if it is on another."""
     if not is_elsewhere:
         return _turned_alike(liver, label.orientation, ct.orientation)
     before_ml = float(np.count_nonzero(liver)) * label.grid.voxel_ml

@@ -172,7 +172,7 @@ def _require_all(src: Path, wanted: frozenset[str], found: set[str]) -> None:
 def _require_apart(src: Path, out: Path) -> None:
     """Refuse a store inside the data set, whose files the next run would find there."""
     if out.resolve().is_relative_to(src.resolve()):
-        raise StoreError(out, f"lies inside the data set {src}", "give an --out outside of it")
+        raise StoreError(out, f"is inside the data set {src}", "give an --out outside of it")
 
 
 def _make_folder(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pictures of qc.html as they lie beside a store: a JPEG with a digest behind it."""
+"""The pictures of qc.html as they are beside a store: a JPEG with a digest behind it."""
 
 from pathlib import Path
 

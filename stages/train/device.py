@@ -59,7 +59,7 @@ def _unusable(name: str, fact: str) -> ParamsError:
     has_gpu = torch.cuda.is_available()
     fix = "use auto, cpu or cuda" if has_gpu else "use auto or cpu"
     if name.startswith("cuda") and not has_gpu and has_unused_gpu():
-        fix += "; how to get a torch for the GPU stands in the README's installation section"
+        fix += "; how to get a torch for the GPU is in the README's installation section"
     return ParamsError("--device", f"{name!r} {fact}", fix)
 
 

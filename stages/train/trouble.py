@@ -1,4 +1,4 @@
-"""A loss or a gradient that is no number: what led to it is kept, to be looked into."""
+"""A loss or a gradient that is not a number: what led to it is kept, to be looked into."""
 
 from dataclasses import asdict
 from pathlib import Path

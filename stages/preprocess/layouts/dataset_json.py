@@ -10,7 +10,7 @@ from stages.preprocess.layouts.texts import read_json
 from stages.preprocess.problems import Finding
 
 NAME = "dataset.json"
-DIGITS = 18  # a number of more is no label's value
+DIGITS = 18  # a number of more is not a label's value
 EXAMPLE = '{"labels": {"background": 0, "liver": 1}}'
 
 

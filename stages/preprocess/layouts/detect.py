@@ -88,7 +88,7 @@ def _signs(tree: Tree) -> list[tuple[Layout, str]]:
 
 
 def _sign_of_folders(tree: Tree) -> list[tuple[Layout, str]]:
-    """Whether names say what belongs together, where no fixed layout lies one folder down."""
+    """Whether names say what belongs together, where no fixed layout is one folder down."""
     sign = None if _fixed_below(tree) else folders.LAYOUT.sign(tree)
     return [(folders.LAYOUT, sign)] if sign else []
 
@@ -98,7 +98,7 @@ def _fixed_below(tree: Tree) -> list[Path]:
 
 
 def _unrecognised(tree: Tree) -> SourceError:
-    fact = f"holds {_content(tree)}, which is no layout that is known"
+    fact = f"holds {_content(tree)}, which is not a known layout"
     below = _fixed_below(tree)
     if len(below) == 1:
         return SourceError(tree.root, fact, f"use {below[0]} as --src")

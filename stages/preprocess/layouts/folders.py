@@ -53,7 +53,7 @@ def _only(tree: Tree) -> Group | None:
 
 
 def _place(group: Group, found: list[Group]) -> str:
-    """Where a group lies, and how, if another lies there in another way."""
+    """Where a group is, and how, if another is there in another way."""
     is_alone = [one.where for one in found].count(group.where) == 1
     return str(group.where) if is_alone else f"{group.where} ({group.how})"
 

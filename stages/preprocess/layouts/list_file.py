@@ -136,7 +136,7 @@ def _text(path: Path, at: str, value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
-        fact = f"{at} has {reprlib.repr(value)}, which is no text"
+        fact = f"{at} has {reprlib.repr(value)}, which is not text"
         raise SourceError(path, fact, f"write it as {EXAMPLE}")
     return str(value).strip()
 

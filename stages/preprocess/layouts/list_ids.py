@@ -1,4 +1,4 @@
-"""The ids of a list's rows: those that stand in it, else what tells the rows' paths apart."""
+"""The ids of a list's rows: those in it, else what differs in the rows' paths."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence

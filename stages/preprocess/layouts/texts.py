@@ -13,7 +13,7 @@ def read_text(path: Path) -> str:
     """The content of a UTF-8 text file, without the mark that Windows puts before it.
 
     Raises:
-        SourceError: it cannot be opened, is no regular file, or is not UTF-8.
+        SourceError: it cannot be opened, is not a regular file, or is not UTF-8.
     """
     require_regular(path)
     try:

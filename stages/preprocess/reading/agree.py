@@ -10,7 +10,7 @@ from stages.preprocess.reading.dicom_kind import words_of
 from stages.preprocess.reading.stack import SCAN_TAGS, TIME_TAGS, Slice
 
 SAME = 2e-4  # of a direction or a spacing: a tenth of a voxel over 512 of them
-BESIDE = 0.25  # of a pixel, that a slice may lie beside the line of the others
+BESIDE = 0.25  # of a pixel, that a slice may be beside the line of the others
 LEAST_NUMBERED = 3  # slices of each stack, from which the numbers tell it
 LONG_PAUSE_S = 5.0  # between two phases: far more than between neighbouring slices of one
 
@@ -35,7 +35,7 @@ def disagreements(slices: Sequence[Slice]) -> list[str]:
 def interleaved(slices: Sequence[Slice]) -> str | None:
     """How several scans or phases alternate along the body; None if they do not.
 
-    Scans that lie one behind the other are one volume; a value of its own for every slice says
+    Scans that are one behind the other are one volume; a value of its own for every slice says
     nothing.
 
     Args:
@@ -112,7 +112,7 @@ def _beside_the_line(slices: Sequence[Slice]) -> str | None:
     beside = np.linalg.norm(origins - expected, axis=1)
     if beside.max() <= BESIDE * min(slices[0].spacing_yx_mm):
         return None
-    return f"slices that lie up to {beside.max():.2f} mm beside the line of the others"
+    return f"slices that are up to {beside.max():.2f} mm beside the line of the others"
 
 
 def _alternate(values: Sequence[str]) -> bool:

@@ -84,7 +84,7 @@ def from_one_hot(channels: NDArray[Any]) -> tuple[NDArray[np.uint8], bool] | Non
     Returns:
         uint8 (Z, Y, X), and whether the first channel is the background, which it is where every
         voxel has its 1: then a structure's value is the number of its channel, counted from 0, and
-        else from 1. None if the channels are no such thing, or all are empty.
+        else from 1. None if the channels are not such a thing, or all are empty.
     """
     shape, count = channels.shape[:3], channels.shape[3]
     label_map, covered = np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)

@@ -1,4 +1,4 @@
-"""The series in a DICOM folder: which one is meant, and what else lies there.
+"""The series in a DICOM folder: which one is meant, and what else is there.
 
 pydicom reads the headers, SimpleITK later the voxels.
 """

@@ -94,7 +94,7 @@ def frames_of(header: Any) -> int:
 
 def _parsed(path: Path, tags: list[str]) -> tuple[Any, int, int]:
     """A file's tags, and the bytes before its voxels and in all, as they are once inflated."""
-    import pydicom  # 0.15 s to import, and most data sets are no DICOM
+    import pydicom  # 0.15 s to import, and most data sets are not DICOM
 
     with path.open("rb") as file:
         is_deflated = DEFLATED.encode() in file.read(START_BYTES)

@@ -83,7 +83,7 @@ def holds_several(header: Any) -> bool:
 
 
 def is_localizer(header: Any) -> bool:
-    """Whether an image shows where to scan: a scout, topogram or localizer, which is no slice."""
+    """Whether an image shows where to scan: a scout, topogram or localizer, not a slice."""
     return bool(LOCALIZERS & {word.upper() for word in words_of(header, "ImageType")})
 
 
@@ -97,7 +97,7 @@ def words_of(header: Any, tag: str) -> list[str]:
 
 
 def refuse_dicom(path: Path) -> None:
-    """Refuse a single DICOM file, which is no volume: a series is a folder.
+    """Refuse a single DICOM file, which is not a volume: a series is a folder.
 
     Raises:
         SourceError: it is one; it says what kind.

@@ -59,7 +59,7 @@ def _begins_with_elements(start: bytes) -> bool:
 
 
 def _holds_elements(start: bytes, order: str, *, is_explicit: bool) -> bool:
-    """Whether a few data elements stand in a row, their tags ascending and their lengths sane."""
+    """Whether a few data elements are in a row, their tags ascending and their lengths sane."""
     at, before = 0, (0, 0)
     for _ in range(TRIED_ELEMENTS):
         if at + 12 > len(start):

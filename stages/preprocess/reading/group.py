@@ -51,7 +51,7 @@ class Group:
 
     @property
     def preference(self) -> tuple[bool, bool]:
-        """Whether it was scanned rather than computed from a scan, and lies across the body."""
+        """Whether it was scanned rather than computed from a scan, and is across the body."""
         normal = normal_of(self.head)
         is_axial = normal is None or abs(normal[2]) > PARALLEL
         return "DERIVED" not in words_of(self.head, "ImageType"), bool(is_axial)

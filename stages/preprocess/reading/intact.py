@@ -138,7 +138,7 @@ def _matches(content: bytes, voxels: memoryview) -> bool:
 def _blocks(content: bytes) -> Iterator[int]:
     """Inflate and forget: the sizes of the blocks of one compressed stream after the other.
 
-    Several gzip members may stand in a row. What stands behind the last and is none is no part of
+    Several gzip members may be in a row. What follows the last and is none is not part of
     it: tapes and downloads leave something there.
 
     Raises:

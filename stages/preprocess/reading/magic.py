@@ -1,4 +1,4 @@
-"""The first bytes by which files are told apart."""
+"""The first bytes by which files are known."""
 
 import zlib
 

@@ -75,7 +75,7 @@ def nifti_header(path: Path) -> NiftiHeader | None:
     _require_dimensions(path, head, order)
     ((code,), (qform,)) = _unpack(head, order, SFORM_CODE), _unpack(head, order, QFORM_CODE)
     if qform > 0 and not np.isfinite(_unpack(head, order, QFORM)).all():
-        fact = "has a rotation or an origin (qform) that is no number, for which readers put 0"
+        fact = "has a rotation or an origin (qform) that is not a number, for which readers put 0"
         raise SourceError(path, fact, EXPORT_AGAIN)
     rows = np.reshape(_unpack(head, order, SFORM), (3, 4)).astype(np.float64)
     x, y, z = _unpack(head, order, SPACING)

@@ -16,7 +16,7 @@ MEND = "put the file itself there, or a link to it"
 
 
 def require_regular(path: Path) -> None:
-    """Refuse what is no regular file, nor a link to one, before it is opened.
+    """Refuse what is not a regular file, nor a link to one, before it is opened.
 
     Raises:
         SourceError: it is something else, or not there at all.

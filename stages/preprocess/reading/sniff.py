@@ -52,7 +52,7 @@ def readable(path: Path) -> Iterator[Path]:
     """The path under which SimpleITK can open a file: its own, or a temporary link's.
 
     A link is made where the extension is missing or wrong, and where SimpleITK cannot open the
-    path: on Windows one that is not ASCII, elsewhere one that is no text. Where the header has a
+    path: on Windows one that is not ASCII, elsewhere one that is not text. Where the header has a
     line that SimpleITK may stumble over, it is a copy without that.
 
     Raises:

@@ -83,7 +83,7 @@ class Slice:
 
     @property
     def position_mm(self) -> float:
-        """Where it lies along the normal."""
+        """Where it is along the normal."""
         return float(self.origin_xyz_mm @ self.normal)
 
     @property
@@ -100,7 +100,7 @@ def slice_of(path: Path, header: Any) -> Slice:
     """The slice in a file.
 
     Raises:
-        SourceError: it does not state where it lies, or its voxels would not be read as HU.
+        SourceError: it does not state where it is, or its voxels would not be read as HU.
     """
     try:
         x, y = np.reshape([float(c) for c in header.ImageOrientationPatient], (2, 3))
@@ -134,7 +134,7 @@ def _require_readable_voxels(path: Path, header: Any) -> None:
 
 
 def without_repeats(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[Slice, Slice]]]:
-    """The slices in ascending order of their places, and pairs that lie at one place.
+    """The slices in ascending order of their places, and pairs that are at one place.
 
     Of each pair the first is kept.
     """

@@ -81,7 +81,7 @@ def stated_by_text(path: Path, header: TextHeader) -> Stated:
 def _unit_of(path: Path, header: TextHeader, fields: tuple[str, ...]) -> str:
     text = next((header.units[name] for name in fields if name in header.units), "")
     words = re.findall(r'"([^"]*)"', text) if '"' in text else [text]
-    # a fourth axis is no length
+    # a fourth axis is not a length
     stated = {word.strip().lower() for word in words[:3]} - set(NO_UNIT)
     units = {UNIT_NAMES.get(word, UNIT_NAMES.get(word.removesuffix("s"), "")) for word in stated}
     if "" in units or len(units) > 1:

@@ -29,8 +29,8 @@ def text_header(path: Path) -> TextHeader | None:
     """The header of a MetaImage or NRRD file; None for any other file.
 
     Raises:
-        SourceError: it is no regular file; it lacks what a reader needs, or states something that
-            cannot be.
+        SourceError: it is not a regular file; it lacks what a reader needs, or states something
+            that cannot be.
     """
     text = _start(path)
     if not text:
@@ -54,7 +54,7 @@ def data_files(path: Path) -> list[Path]:
     """The files with the voxels, beside a header that names them; empty for all other files.
 
     Raises:
-        SourceError: the header is no regular file.
+        SourceError: the header is not a regular file.
     """
     return sorted({data for data in declared_data_files(path) if is_file(data)})
 
@@ -66,7 +66,7 @@ def declared_data_files(path: Path) -> list[Path]:
     and ``require_known_data`` refuses a detached header under it.
 
     Raises:
-        SourceError: the header is no regular file.
+        SourceError: the header is not a regular file.
     """
     if path.name.lower().endswith(NIFTI):
         return []

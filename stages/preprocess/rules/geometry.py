@@ -1,4 +1,4 @@
-"""Rules about where a label lies over its CT, and whether a geometry is one at all."""
+"""Rules about where a label is laid over its CT, and whether a geometry is one at all."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +43,7 @@ def overlap(path: Path, ct: Grid, label: Grid) -> Finding | None:
     lows, highs = zip(*(_bounds(grid) for grid in (ct, label)), strict=True)
     if np.all(np.max(lows, axis=0) < np.min(highs, axis=0)):
         return None
-    fact = "lies outside the CT: the two share no space"
+    fact = "is outside the CT: the two share no space"
     return Finding("overlap", path, fact, f"check the geometry of both, {EXCLUDE}")
 
 

@@ -44,7 +44,7 @@ def one_hot(path: Path, count: int, *, has_background: bool) -> Finding:
     Args:
         path: the label.
         count: of its volumes.
-        has_background: whether the first is what is no structure.
+        has_background: whether the first is what is not a structure.
     """
     values = f"0 (background) to {count - 1}" if has_background else f"1 to {count}"
     fact = f"is one-hot: its {count} volumes are read as the values {values}"
@@ -78,7 +78,7 @@ def length_unit(path: Path, unit: str) -> Finding | None:
 
 
 def known_place(path: Path, *, is_analyze: bool) -> Finding | None:
-    """The header can say where the voxels lie: ANALYZE's cannot, nor which side is left."""
+    """The header can say where the voxels are: ANALYZE's cannot, nor which side is left."""
     if not is_analyze:
         return None
     fact = "is an ANALYZE file, which knows no place in space"
@@ -91,7 +91,7 @@ def finite_geometry(path: Path, grid: Grid) -> Finding | None:
         return None
     fact = f"has the origin (x, y, z) {_text(grid.origin_xyz_mm)} mm"
     if np.isfinite(grid.origin_xyz_mm).all():
-        fact = "has a spacing or directions that are no numbers"
+        fact = "has a spacing or directions that are not numbers"
     return Finding("readable", path, fact, "correct the header, or export it again")
 
 
@@ -139,7 +139,7 @@ def direction(path: Path, grid: Grid, stated: Stated | None = None) -> Finding |
     farthest = _farthest_mm(grid, stated.sform_lps)
     if farthest <= min(grid.spacing_zyx_mm) / 2:
         return None
-    fact = f"{_culprit(stated)}: a corner lies {farthest:.1f} mm apart"
+    fact = f"{_culprit(stated)}: a corner is {farthest:.1f} mm apart"
     return Finding("direction", path, fact, fix)
 
 
@@ -147,7 +147,7 @@ def _culprit(stated: Stated) -> str:
     """What is wrong with a NIfTI header whose sform is not where the voxels were read."""
     sform = stated.sform_lps
     if sform is None or not np.isfinite(sform).all():
-        return "its sform holds what is no number"
+        return "its sform holds values that are not numbers"
     lengths = np.linalg.norm(sform[:, :3], axis=0)
     spacing = stated.spacing_xyz_mm or (0.0, 0.0, 0.0)
     if _skew(sform[:, :3] / np.maximum(lengths, TINY)) > STRAIGHT:

@@ -13,7 +13,7 @@ def data_inside(header: Path, folder: Path) -> Finding | None:
 
     Args:
         header: a CT or a label; of a folder or a file that cannot be opened nothing is said.
-        folder: which its data have to lie in.
+        folder: which its data have to be in.
     """
     outside = [path for path in data_of(header, declared=True) if not is_inside(path, folder)]
     if not outside:
@@ -33,12 +33,12 @@ def data_of(header: Path, *, declared: bool = False) -> list[Path]:
 
 
 def home_of(path: Path, folder: Path) -> Path:
-    """The folder a file's data have to lie in: the one it was found below, or else its own."""
+    """The folder a file's data have to be in: the one it was found below, or else its own."""
     return folder if is_inside(path, folder) else path.parent
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path lies below a folder, links not followed.
+    """Whether a path is below a folder, links not followed.
 
     A data set may well consist of links, only a header's text is foreign.
     """

@@ -38,7 +38,7 @@ def label_integers(path: Path, label_map: NDArray[Any]) -> Finding | None:
     if label_map.dtype.kind != "f":
         return None
     if not np.isfinite(label_map).all():  # infinity is equal to itself rounded
-        fact = "holds values that are no numbers"
+        fact = "holds values that are not numbers"
         return Finding("label_integers", path, fact, f"export the label again, {EXCLUDE}")
     if np.array_equal(label_map, np.rint(label_map)):
         return None
@@ -54,7 +54,7 @@ def label_values(
     undeclared: dict[int, int] | None = None,
     unseen: int = 0,
 ) -> Finding | None:
-    """No value that cannot be told: negative, not named by a data set that names its values, 255.
+    """No value of unknown meaning: negative, 255, not named by a data set that names its values.
 
     Args:
         path: the label.
@@ -80,7 +80,7 @@ def label_values(
 def many_values(
     path: Path, unclear: Sequence[object], named: Sequence[str] = (), apart: Sequence[int] = ()
 ) -> Finding | None:
-    """Few values that nothing tells to be liver, each touching another, where any value is liver.
+    """Few values that nothing says to be liver, each touching another, where any value is liver.
 
     Args:
         path: the label.

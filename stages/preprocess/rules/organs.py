@@ -57,7 +57,7 @@ def is_liver(name: str) -> bool:
 
 
 def is_other_organ(name: str) -> bool:
-    """Whether a name is that of a structure that is no part of the liver, or of the background."""
+    """Whether a name is that of a structure that is not part of the liver, or of the background."""
     if is_liver(name):
         return False
     is_other = any(word in WHOLE or word.startswith(STARTS) for word in _words(name))

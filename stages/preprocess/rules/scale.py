@@ -43,9 +43,9 @@ def not_hu(path: Path, hu: Volume, values: HuRange) -> Finding | None:
         fix = f"{SHIFT_HU} is taken away; export it with its rescale intercept"
         return Finding("not_hu", path, fact, fix, fixable=True)
     if values.high < THINNEST_BODY_HU:
-        fact = f"{span}, and nothing is denser than {THINNEST_BODY_HU} HU: these are no HU"
+        fact = f"{span}, and nothing is denser than {THINNEST_BODY_HU} HU: these are not HU"
     elif dark < FAT_SHARE:
-        fact = f"{span}, and nothing is as dark as fat or air: these are no HU"
+        fact = f"{span}, and nothing is as dark as fat or air: these are not HU"
         if values.lowest_scanned >= -100 and values.high >= 1000:
             fact += "; it looks as if the rescale intercept, usually -1024, was left out"
     elif values.high - values.lowest_scanned <= PICTURE_LEVELS:

@@ -59,7 +59,7 @@ class Header:
     """What a volume's header says of its voxels.
 
     Attributes:
-        grid: where they lie.
+        grid: where they are.
         voxel_bytes: of each.
         is_int16: whether they need no conversion to be HU.
     """

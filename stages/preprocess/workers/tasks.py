@@ -54,7 +54,7 @@ class Killed:
 
 
 class WorkFailed(Exception):  # noqa: N818 - it is named by what happened
-    """An exception in a worker that is no fault of the data; it has the worker's traceback."""
+    """An exception in a worker that is not a fault of the data; it has the worker's traceback."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ def _in_order(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-Changes = Literal["place", "value"]  # where a voxel lies, or what it means
+Changes = Literal["place", "value"]  # where a voxel is, or what it means
 Probability = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 PartOfOne = Annotated[float, Field(gt=0, le=1)]

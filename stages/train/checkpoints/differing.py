@@ -11,7 +11,8 @@ ABSENT = object()
 def differing(before: Mapping[str, Any], now: Mapping[str, Any], section: str) -> list[str]:
     """Each parameter of a section that was another, with both values; of many, the first ones.
 
-    Parameters within parameters are told apart: of ``train.augmentation`` what changed, not all.
+    Parameters within parameters are listed by themselves: of ``train.augmentation`` what changed,
+    not all.
     """
     found = list(_differing(before, now, section))
     more = [f"{len(found) - SHOWN} more parameters differ"] if len(found) > SHOWN else []

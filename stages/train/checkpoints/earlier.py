@@ -115,7 +115,7 @@ def _put(models: Path, name: str, files: Files) -> Path:
 
 
 def _free_place(wanted: Path, files: Files) -> Path:
-    """A folder that is not there, or holds these very files since a crash; others are no place."""
+    """A folder that is not there, or holds these very files since a crash; no other."""
     place, number = wanted, 1
     while place.is_dir() and not all(_is_same(file, place / new) for new, file in files.items()):
         number += 1

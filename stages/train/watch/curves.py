@@ -26,7 +26,7 @@ def write_curves(
 
     Written whole every time, from the rows a checkpoint carries: a resumed run has no gap and no
     doubled row, and what an earlier run left is replaced or removed. Without a row there is no
-    file; a value that is no number is left out, in the table of cases as an empty field.
+    file; a value that is not a number is left out, in the table of cases as an empty field.
 
     Args:
         folder: for ``plots/metrics/<group>/<name>.tsv``, ``plots/images/curves.png``,

@@ -10,7 +10,7 @@ from stages.preprocess.layouts.volumes import has_extension, stem
 
 
 def find(tree: Tree, folder: Path) -> Group | None:
-    """The cases whose files lie in ``folder``; None if no CT there has a label of its name."""
+    """The cases whose files are in ``folder``; None if no CT there has a label of its name."""
     files = [path for path in tree.files(folder) if has_extension(path)]
     volumes = [Volume(stem(path.name), path, folder) for path in files]
     labels = [one for one in volumes if role(one.path.name) == "label"]

@@ -25,7 +25,7 @@ class Candidate:
     Attributes:
         path: a file, or a folder with DICOM files.
         name: what its name says, without ending; empty for the case's own folder.
-        role: what its own name, or that of the folder it lies in, says it is.
+        role: what its own name, or that of the folder it is in, says it is.
     """
 
     path: Path

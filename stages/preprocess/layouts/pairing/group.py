@@ -1,4 +1,4 @@
-"""CTs and labels that lie in one place and belong together by their names."""
+"""CTs and labels that are in one place and belong together by their names."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ class Group:
     """What was found in one place.
 
     Attributes:
-        where: the folder in which the cases lie.
+        where: the folder in which the cases are.
         how: in a few words, by what CTs and labels were put together.
         claims: by the case's id; at least one has both a CT and a label.
-        ignored: what lies there and is known to be no training case, with the reason.
+        ignored: what is there and is known to be no training case, with the reason.
     """
 
     where: Path

@@ -25,7 +25,7 @@ FIX = "keep one folder of CTs and one of labels, or write a list of cases"
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume, the name that its case is found by, and the folder of CTs or labels it lies in."""
+    """A volume, the name that its case is found by, and the folder of CTs or labels it is in."""
 
     name: str
     path: Path
@@ -33,7 +33,7 @@ class Volume:
 
 
 def find(tree: Tree, folder: Path) -> Group | None:
-    """The cases of folders that lie in ``folder``; None if no CT there has a label.
+    """The cases of folders that are in ``folder``; None if no CT there has a label.
 
     Raises:
         SourceError: two folders hold a CT, or a label, of one case.
@@ -85,7 +85,7 @@ def _is_another_of_case(volume: Volume) -> bool:
 
 
 def _of_liver(labels: Sequence[Volume]) -> list[Volume]:
-    """The labels without those that lie beside one of the liver alone in a case's own folder."""
+    """The labels without those that are beside one of the liver alone in a case's own folder."""
     alone = [
         one.path.parent
         for one in labels
