@@ -97,7 +97,8 @@ def _plain(partial: Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: Exception) -> DataError:
     """What to say of a file that a library or the disk refused to write."""
-    reason = str(error).strip().splitlines()[-1]
+    said = error.strerror if isinstance(error, OSError) else None
+    reason = said or str(error).strip().splitlines()[-1]
     fix = "free some space, or give an --out in a folder that can be written"
     return DataError(path, f"cannot be written: {reason}", fix)
 

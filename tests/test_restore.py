@@ -334,6 +334,7 @@ class TestWriteMask:
 
     def test_a_folder_that_cannot_be_made_is_refused(self, tmp_path, mask):
         (tmp_path / "file").write_text("not a folder")
-        with pytest.raises(DataError, match="cannot be written"):
+        with pytest.raises(DataError, match="cannot be written: ") as caught:
             write_mask(tmp_path / "file" / "mask.nii", mask, Grid((5, 6, 7), (2.5, 0.8, 0.7)))
+        assert caught.value.fact == "cannot be written: File exists"
         assert names(tmp_path) == ["file"]
