@@ -91,6 +91,30 @@ class TestMessage:
             "  fix: lower train.lr, set train.clip_norm or train.hu_window, or look at these cases"
         )
 
+    def test_a_disk_that_keeps_no_batch_is_told_beside_what_happened_not_in_its_place(
+        self, tmp_path
+    ):
+        trainer, batch = make_trainer(), make_batch()
+        (tmp_path / "training").write_text("a file in the place of the folder")
+        path = tmp_path / "training" / "nonfinite.pt"
+        told = str(explained(NotFinite("the loss became nan"), trainer, batch, path))
+        assert told.startswith("train.lr: the loss became nan on a batch of case-2, case-7; ")
+        assert f"{path} cannot be written (FileExistsError: " in told
+        assert "lower train.lr" in told
+
+    def test_a_full_disk_is_told_beside_what_happened(self, tmp_path):
+        resource = pytest.importorskip("resource", reason="a limit plays the full disk")
+        trainer, batch = make_trainer(), make_batch()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            told = str(explained(NotFinite("nan"), trainer, batch, tmp_path / "nonfinite.pt"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert told.startswith("train.lr: nan on a batch of case-2, case-7; ")
+        assert "nonfinite.pt cannot be written (" in told
+        assert list(tmp_path.iterdir()) == []
+
 
 class TestKept:
     def test_the_weights_are_those_before_the_step(self, meet):
@@ -123,6 +147,14 @@ class TestKept:
 
 
 class TestReplayed:
+    def test_a_kept_batch_of_which_a_value_was_changed_is_refused(self, meet):
+        path = meet().path
+        kept = torch.load(path, weights_only=True)
+        kept["inputs"][0, 0, 0, 0, 0] += 1
+        torch.save(kept, path)
+        with pytest.raises(ModelError, match="its values are not those that were written"):
+            replayed(path)
+
     def test_a_loss_that_was_no_number_is_none_again(self, meet):
         loss, _ = replayed(meet(math.nan).path)
         assert math.isnan(loss)

@@ -3,18 +3,19 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from cache.errors import ModelError
 from cache.files import replacing
 from stages.network import NetworkSpec
 from stages.train.augment.apply import network_input
 from stages.train.checkpoints.checkpoint import cpu_state
+from stages.train.checkpoints.sealed import read_sealed, reason_of, without_digest, write_sealed
 from stages.train.losses import make_loss
 from stages.train.networks import make_network
 from stages.train.ranks import everyones
 from stages.train.sample import Batch
 from stages.train.step import NotFinite, Trainer
+
+REPLAYED = "stages.train.trouble.replayed"
 
 
 def explained(error: NotFinite, trainer: Trainer, batch: Batch, path: Path) -> ModelError:
@@ -26,9 +27,26 @@ def explained(error: NotFinite, trainer: Trainer, batch: Batch, path: Path) -> M
         batch: of this process.
         path: the file to write.
     """
+    kept = f"{path} has the batch and the weights before it, and {REPLAYED} gives its loss again"
+    try:
+        _keep(trainer, batch, path)
+    except (OSError, RuntimeError) as fault:  # torch's own writer raises the latter
+        kept = f"{path} cannot be written ({reason_of(fault)}), so the batch is not kept"
+    # all processes meet it, and the one that speaks may have none of the cases at fault
+    everyone = everyones(batch.case_ids, trainer.ranks)
+    cases = ", ".join(sorted({case_id for part in everyone for case_id in part}))
+    return ModelError(
+        "train.lr",
+        f"{error} on a batch of {cases}; {kept}",
+        "lower train.lr, set train.clip_norm or train.hu_window, or look at these cases",
+    )
+
+
+def _keep(trainer: Trainer, batch: Batch, path: Path) -> None:
+    """Write the batch, and the weights that met it."""
     inputs, mask = network_input(batch, trainer.params.hu_window)
     with replacing(path) as partial:
-        kept = {
+        fields = {
             "spec": trainer.params.spec.model_dump(mode="json"),
             "loss": trainer.params.loss,
             "model": cpu_state(trainer.network),
@@ -39,16 +57,7 @@ def explained(error: NotFinite, trainer: Trainer, batch: Batch, path: Path) -> M
                 for one in batch.samples
             ],
         }
-        torch.save(kept, partial)
-    # all processes meet it, and the one that speaks may have none of the cases at fault
-    everyone = everyones(batch.case_ids, trainer.ranks)
-    cases = ", ".join(sorted({case_id for part in everyone for case_id in part}))
-    return ModelError(
-        "train.lr",
-        f"{error} on a batch of {cases}; {path} has the batch and the weights before it, and"
-        " stages.train.trouble.replayed gives its loss again",
-        "lower train.lr, set train.clip_norm or train.hu_window, or look at these cases",
-    )
+        write_sealed(partial, fields)
 
 
 def replayed(path: Path) -> tuple[float, dict[str, float]]:
@@ -56,8 +65,12 @@ def replayed(path: Path) -> tuple[float, dict[str, float]]:
 
     Returns:
         The loss, and of each weight the largest absolute value of its gradient.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+        OSError: the disk refused it.
     """
-    kept = torch.load(path, map_location="cpu", weights_only=True)
+    kept = without_digest(path, read_sealed(path))
     network = make_network(NetworkSpec.model_validate(kept["spec"]))
     network.load_state_dict(kept["model"])
     value = make_loss(kept["loss"])(network(kept["inputs"]), kept["mask"])
