@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -39,6 +39,7 @@ from tiny import one_thread, write_balls
 CPU = torch.device("cpu")
 EVERYONE = [f"case-{number}" for number in range(8)]
 LOADER = ["bytes_per_s", "computing", "copying", "samples_per_s", "waiting"]
+SHORT = MappingProxyType({"epochs": 1, "validation_share": 0})
 CURVES = [
     *(f"loader/{name}" for name in LOADER),
     "time/minutes",
@@ -51,6 +52,40 @@ CURVES = [
 def _one_thread():
     with one_thread():
         yield
+
+
+@dataclass(frozen=True)
+class OneEpoch:
+    """A training of one epoch, what it said, and what else might have changed meanwhile."""
+
+    said: str
+    numbers: tuple[torch.Tensor, torch.Tensor]
+    store: tuple[dict, dict]
+
+
+@pytest.fixture(scope="module")
+def one_epoch(cases, tmp_path_factory):
+    """A training of one epoch: random numbers and the store before and after it, and its log."""
+    logger, text = logging.getLogger("stages"), io.StringIO()
+    handler, level = logging.StreamHandler(text), logger.level
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state(), all_files(cases)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        Project(tmp_path_factory.mktemp("epoch"), cases).train(epochs=1)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    after = torch.random.get_rng_state(), all_files(cases)
+    return OneEpoch(text.getvalue(), *zip(before, after, strict=True))
+
+
+@pytest.fixture(scope="module")
+def unvalidated(cases, tmp_path_factory):
+    """A project trained for an epoch, without a case to validate, and how that ended."""
+    project = Project(tmp_path_factory.mktemp("unvalidated"), cases)
+    return project, project.train(**SHORT)
 
 
 class TestWhatIsWritten:
@@ -100,8 +135,8 @@ class TestWhatIsWritten:
         project.train(epochs=3, lr=1e-30)  # too little to move a weight
         assert load_checkpoint(project.models / "best.pt").epoch == 1
 
-    def test_without_validation_the_last_epoch_is_the_best(self, project):
-        ended = project.train(validation_share=0, epochs=1)
+    def test_without_validation_the_last_epoch_is_the_best(self, unvalidated):
+        project, ended = unvalidated
         assert "best validation Dice none" in ended.output
         assert_same(load_checkpoint(project.models / "best.pt").model, project.last.model)
 
@@ -159,11 +194,9 @@ class TestReproducible:
         hdf5.train()
         assert_same(hdf5.last.model, trained.last.model)
 
-    def test_training_neither_uses_nor_changes_the_random_numbers_of_other_code(self, project):
-        torch.manual_seed(5)
-        before = torch.random.get_rng_state()
-        project.train(epochs=1)
-        assert torch.equal(torch.random.get_rng_state(), before)
+    def test_training_neither_uses_nor_changes_the_random_numbers_of_other_code(self, one_epoch):
+        before, after = one_epoch.numbers
+        assert torch.equal(after, before)
 
 
 class TestWhatIsRead:
@@ -176,10 +209,9 @@ class TestWhatIsRead:
         assert project.train().exit_code == 0
         assert_same(vars(project.last), vars(trained.last))
 
-    def test_training_leaves_the_store_as_it_was(self, project):
-        before = all_files(project.cases)
-        project.train(epochs=1)
-        assert all_files(project.cases) == before
+    def test_training_leaves_the_store_as_it_was(self, one_epoch):
+        before, after = one_epoch.store
+        assert after == before
 
     def test_a_damaged_training_case_ends_training_by_name(self, trained, tmp_path):
         project = Project(tmp_path, tmp_path / "cases")
@@ -286,18 +318,17 @@ class TestShapes:
         ids=lambda changes: ", ".join(changes),
     )
     def test_every_choice_of_shapes_and_patches_trains(self, project, changes):
-        ended = project.train(epochs=1, **changes)
+        ended = project.train(epochs=1, steps_per_epoch=1, **changes)
         assert ended.exit_code == 0, ended.output
 
 
 class TestSteps:
     """Six patients train: in batches of two, three batches are once through."""
 
-    SHORT = MappingProxyType({"epochs": 1, "validation_share": 0})
-
     def steps(self, project, **changes):
-        """The optimizer's steps, as it counted them itself."""
-        project.train(**{**self.SHORT, **changes})
+        """The optimizer's steps, as it counted them itself, of a training with these changes."""
+        if changes:
+            project.train(**{**SHORT, **changes})
         (steps,) = {float(weight["step"]) for weight in project.last.optimizer["state"].values()}
         return steps
 
@@ -306,12 +337,13 @@ class TestSteps:
     def test_an_epoch_has_as_many_steps_as_it_is_told(self, project, steps, accumulate):
         assert self.steps(project, steps_per_epoch=steps, accumulate=accumulate) == steps
 
-    def test_an_epoch_without_a_number_of_steps_is_once_through_the_patches(self, project):
+    def test_an_epoch_without_a_number_of_steps_is_once_through_the_patches(self, unvalidated):
+        project, _ = unvalidated
         assert self.steps(project) == 3
 
     def test_two_batches_make_the_step_that_one_of_twice_the_size_makes(self, project, tmp_path):
         # of Adam, the smallest rounding of a gradient near zero would move a weight by all of lr
-        how = {**self.SHORT, "optimizer": "sgd", "loss": "cross_entropy", "steps_per_epoch": 1}
+        how = {**SHORT, "optimizer": "sgd", "loss": "cross_entropy", "steps_per_epoch": 1}
         project.train(**how, accumulate=2, batch_size=2)
         twice = Project(tmp_path / "twice", project.cases)
         twice.root.mkdir()
@@ -323,7 +355,7 @@ class TestSteps:
         assert self.steps(project, accumulate=2) == 2
 
     def test_a_smaller_last_group_counts_as_a_whole_step(self, project, tmp_path):
-        how = {**self.SHORT, "optimizer": "sgd"}
+        how = {**SHORT, "optimizer": "sgd"}
         project.train(**how, accumulate=3)
         more = Project(tmp_path / "more", project.cases)
         more.root.mkdir()
@@ -563,10 +595,9 @@ class TestResidency:
         copied.train(residency="disk")
         assert caplog.messages == ["going on after epoch 2"]
 
-    def test_one_line_says_what_was_chosen_and_why(self, project, caplog):
-        caplog.set_level(logging.INFO)
-        project.train(epochs=1)
-        (said,) = [line for line in caplog.messages if line.startswith("training set: ")]
+    def test_one_line_says_what_was_chosen_and_why(self, one_epoch):
+        lines = one_epoch.said.splitlines()
+        (said,) = [line for line in lines if line.startswith("training set: ")]
         assert said.startswith("training set: host (")
         assert "MB decoded, room for " in said
 
