@@ -13,6 +13,7 @@ from stages.preprocess.inspect import inspect_case
 from stages.preprocess.ledger import Ledger
 from stages.preprocess.reading.read import as_hu, read_ct, read_label
 from stages.preprocess.rules.geometry import lost_side
+from stages.preprocess.shift import fits_elsewhere
 
 KINDS = ("image", "label")
 RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)  # how ITK has the identity of NIfTI
@@ -175,6 +176,61 @@ class TestTurned:
         assert fits_better(hu, liver, 1.0) == ""
         for axis in range(3):
             assert fits_better(hu, np.flip(liver, axis).copy(), 1.5)
+
+
+class TestMoved:
+    """A label whose origin was lost, over the CT it belongs to."""
+
+    @staticmethod
+    def scene():
+        """A CT of a wide body with a liver of no symmetry in it, and its label."""
+        z, y, x = np.mgrid[:26, :40, :47]
+        body = ((y - 20) / 18) ** 2 + ((x - 23) / 21) ** 2 < 1
+        liver = ((z - 13) / 7) ** 2 + ((y - 18) / 8) ** 2 + ((x - 15) / 10) ** 2 < 1
+        liver &= x + y + 2 * z > 50
+        noise = np.random.default_rng(5).normal(0, 15, z.shape)
+        ct = np.where(body, np.where(liver, 110, 0), -1000) + noise
+        return ct.astype(np.int16), liver.astype(np.uint8)
+
+    @pytest.mark.parametrize(
+        ("by", "how"),
+        [((4, 0, 0), "-4 along z"), ((-3, 5, -6), "3 along z, -5 along y, 6 along x")],
+    )
+    def test_a_label_that_was_moved_is_found_out_with_the_way_back(self, by, how):
+        ct, label = self.scene()
+        moved = np.roll(label, by, (0, 1, 2))
+        assert fits_elsewhere(ct, moved, 1.5) == f"moved by {how} (voxels)"
+
+    def test_a_liver_in_its_place_fits_nowhere_else(self):
+        assert fits_elsewhere(*self.scene(), 1.0) == ""
+
+    def test_an_empty_mask_fits_nowhere_else(self):
+        ct, label = self.scene()
+        assert fits_elsewhere(ct, np.zeros_like(label), 1.0) == ""
+
+    def test_a_cropped_label_with_the_origin_of_its_ct_is_left_out(self, write_case, inspect):
+        ct, label = self.scene()
+        files = write_case(ct=ct, label=label)
+        own = sitk.ReadImage(str(files.label))
+        rewrite(
+            files.label, label[3:], spacing_xyz_mm=own.GetSpacing(), origin_xyz_mm=own.GetOrigin()
+        )
+        inspected, problems = inspect(files)
+        assert inspected is None
+        assert problems["liver_turned"].severity == "skipped"
+        assert "far better moved by 3 along z (voxels):" in problems["liver_turned"].fact
+
+    @pytest.mark.realct
+    @pytest.mark.parametrize(
+        ("case_id", "by"), [("abdomen-ce", (0, 30, 0)), ("slab-20", (0, 0, 40)), ("lits-64", None)]
+    )
+    def test_a_real_liver_lies_where_it_is_and_a_moved_one_does_not(self, realct, case_id, by):
+        [path], [label] = ((realct / "LiverDataset" / kind / case_id).iterdir() for kind in KINDS)
+        ct = read_ct(path)
+        hu = as_hu(ct)
+        liver = (read_label(label, ct.grid).array > 0).astype(np.uint8)
+        assert fits_elsewhere(hu, liver, 1.0) == ""
+        assert by is None or fits_elsewhere(hu, np.roll(liver, by, (0, 1, 2)), 1.5)
 
 
 class TestLostCt:

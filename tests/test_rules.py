@@ -11,7 +11,17 @@ from cache.grid import Grid
 from stages.preprocess.policy import OTHER_FILES, RulesParams
 from stages.preprocess.problems import Finding, Problem
 from stages.preprocess.reading.stated import Stated
-from stages.preprocess.rules import ct, dataset, geometry, header, label, organs, scale, series
+from stages.preprocess.rules import (
+    ct,
+    dataset,
+    geometry,
+    header,
+    label,
+    liver,
+    organs,
+    scale,
+    series,
+)
 
 FILE = Path("src/case.nii.gz")
 STAGE = Path(__file__).parent.parent / "stages" / "preprocess"
@@ -585,6 +595,64 @@ class TestLabelAndCt:
         assert label.liver_cropped_away(FILE, np.uint8([[[0, 0]]])).rule == "liver_cropped_away"
 
 
+class TestWholeLiver:
+    """What is asked of livers of 100 ml or more."""
+
+    MASK = np.zeros((14, 20, 23), np.uint8)
+    MASK[2:12, 3:16, 4:19] = 1
+    HU = np.where(MASK, 110, -1000).astype(np.int16)
+    HU[:, 0, 0] = 40  # a table
+
+    def test_a_liver_of_soft_tissue_that_is_filled_passes(self):
+        assert liver.strange_hu(FILE, self.HU, self.MASK) is None
+        assert liver.label_filled(FILE, self.MASK) is None
+        assert liver.liver_too_large(FILE, self.HU, self.MASK, 1900.0) is None
+
+    def test_slices_with_liver_that_have_one_value_in_all_of_the_ct_are_lost(self):
+        hu = self.HU.copy()
+        hu[9:] = 0
+        found = liver.strange_hu(FILE, hu, self.MASK)
+        assert found.rule == "liver_hu"
+        assert found.fact.startswith("3 of 10 slices with liver have one value in all of the CT")
+
+    @pytest.mark.parametrize(("slices", "passes"), [(2, True), (3, False)])
+    def test_more_than_a_fifth_of_a_liver_that_is_no_soft_tissue_is_told(self, slices, passes):
+        hu = self.HU.copy()
+        hu[2 : 2 + slices] += 1024
+        found = liver.strange_hu(FILE, hu, self.MASK)
+        assert (found is None) == passes
+
+    @pytest.mark.parametrize(("axis", "name"), enumerate(["axial", "coronal", "sagittal"]))
+    def test_slices_that_were_left_out_between_others_are_counted(self, axis, name):
+        mask = np.moveaxis(self.MASK.copy(), axis, 0)
+        mask[6], mask[8:10] = 0, 0
+        found = liver.label_filled(FILE, np.moveaxis(mask, 0, axis))
+        assert found.rule == "label_filled"
+        assert found.fact.startswith(f"3 {name} slices between others with liver have none")
+
+    def test_two_structures_beside_each_other_leave_no_slice_out(self):
+        mask = np.zeros_like(self.MASK)
+        mask[2:6, 3:9, 4:9], mask[8:12, 9:16, 10:19] = 1, 1
+        assert liver.label_filled(FILE, mask) is None
+
+    def test_an_outline_is_told(self):
+        mask = np.zeros((14, 60, 63), np.uint8)
+        mask[2:12, 3:56, 4:59] = 1
+        assert liver.label_filled(FILE, mask) is None
+        mask[2:12, 5:54, 6:57] = 0
+        assert "is an outline" in liver.label_filled(FILE, mask).fact
+
+    @pytest.mark.parametrize(("liver_ml", "passes"), [(6000.0, True), (6001.0, False)])
+    def test_most_of_all_tissue_is_no_liver_beyond_six_litres(self, liver_ml, passes):
+        assert (liver.liver_too_large(FILE, self.HU, self.MASK, liver_ml) is None) == passes
+
+    def test_a_large_liver_in_a_larger_body_passes_up_to_fifteen_litres(self):
+        body = np.full_like(self.HU, 0)
+        assert liver.liver_too_large(FILE, body, self.MASK, 15_000.0) is None
+        found = liver.liver_too_large(FILE, body, self.MASK, 15_001.0)
+        assert found.fact == "the liver measures 15001 ml, which none ever did"
+
+
 class TestNames:
     @pytest.mark.parametrize(
         "name",
@@ -636,7 +704,7 @@ class TestDataSet:
 
 def rule_functions():
     """Names of all functions of the rules' modules."""
-    modules = (header, series, ct, scale, label, geometry, dataset)
+    modules = (header, series, ct, scale, label, liver, geometry, dataset)
     return {name for module in modules for name in vars(module) if not name.startswith("_")}
 
 

@@ -6,8 +6,8 @@ as the true one.
 """
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ ENOUGH = 48  # voxels along a side, to twice as many: more make it slower and no
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """Where a liver and its border lie in a CT, sampled as coarsely as suffices.
 
     Attributes:
@@ -59,9 +59,9 @@ def fits_better(hu: Volume, mask: Mask, times: float) -> str:
     box = box_of(mask)
     if box is None:
         return ""
-    places = _places_of(mask, box)
-    here = _fit(hu, places)
-    fits = [(_fit(turned, places), how) for how, turned in _turns(hu)]
+    places = places_of(mask, box)
+    here = fit_of(hu, places)
+    fits = [(fit_of(turned, places), how) for how, turned in _turns(hu)]
     best, how = max(fits)
     return how if best > max(times * here, LEAST_FIT) else ""
 
@@ -81,7 +81,7 @@ def _turns(hu: Volume) -> Iterator[tuple[str, Volume]]:
             yield " and ".join(one for one in (swapped, mirrored) if one), volume[step]
 
 
-def _places_of(mask: Mask, box: Box) -> _Places:
+def places_of(mask: Mask, box: Box) -> Places:
     """What is asked of every order of the CT's voxels, found once."""
     steps = [max(1, side // ENOUGH) for side in box.shape_zyx]
     around = box.grown(steps).clipped(mask.shape).slices
@@ -97,11 +97,25 @@ def _places_of(mask: Mask, box: Box) -> _Places:
         is_border = inside[a] != inside[b]
         pairs.append((numbers[a][is_border], numbers[b][is_border]))
     one_side, other_side = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return _Places(around, every, sampled_hu(numbers, inside), one_side, other_side)
+    return Places(around, every, sampled_hu(numbers, inside), one_side, other_side)
 
 
-def _fit(hu: Volume, places: _Places) -> float:
+def moved(places: Places, shift: Sequence[int], shape: Sequence[int]) -> Places | None:
+    """The same places, so many voxels further on; None where they would leave the CT."""
+    around = tuple(
+        slice(part.start + by, part.stop + by)
+        for part, by in zip(places.around, shift, strict=True)
+    )
+    is_inside = all(
+        part.start >= 0 and part.stop <= side for part, side in zip(around, shape, strict=True)
+    )
+    return replace(places, around=around) if is_inside else None
+
+
+def fit_of(hu: Volume, places: Places | None) -> float:
     """The step in HU across the liver's border, by the spread of those inside; 0 for no liver."""
+    if places is None:
+        return 0.0
     values = np.clip(hu[places.around][places.every], *WINDOW_HU).ravel()
     found = values[places.inside]
     if not found.size:

@@ -20,12 +20,14 @@ from stages.preprocess.reading.read import (
     read_label,
 )
 from stages.preprocess.rules import ct as ct_rules
-from stages.preprocess.rules import header, scale
+from stages.preprocess.rules import header, liver, scale
 from stages.preprocess.rules import label as label_rules
 from stages.preprocess.rules.series import NEVER_PREDICTED
+from stages.preprocess.shift import fits_elsewhere
 from stages.preprocess.values import LiverValues, account, liver_of, value_findings
 
 FAR = 1.5  # times as well a turned liver fits, for its label to be wrong whatever its header says
+UNCLEAR = ("not_hu", "many_values")  # after which no place fits, and none would tell why
 OF_THE_GRID = ("spacing_plausible", "identity_affine")  # judged once it is known which one counts
 
 
@@ -68,8 +70,8 @@ def inspect_case(files: CaseFiles, liver_values: LiverValues, ledger: Ledger) ->
     placed = None
     if label is not None:
         voxel_ml = label_voxel_ml(ct, label)
-        liver = _inspect_label(label, files, liver_values, ledger, voxel_ml=voxel_ml)
-        placed = None if ct is None else place(ct, label, hu, liver, ledger)
+        drawn = _inspect_label(label, files, liver_values, ledger, voxel_ml=voxel_ml)
+        placed = None if ct is None else place(ct, label, hu, drawn, ledger)
     # a phantom is made with its own lengths: they are right, be they a patient's or not
     is_phantom = ct is not None and label is not None and ct.is_synthetic and label.is_synthetic
     if ct is not None and not is_phantom:
@@ -77,7 +79,10 @@ def inspect_case(files: CaseFiles, liver_values: LiverValues, ledger: Ledger) ->
     if placed is None:
         return None
     if placed.mask.any():
-        ledger.note(*_doubts_of_liver(placed, files.label, is_phantom=is_phantom))
+        is_clear = not any(one.rule in UNCLEAR for one in ledger.findings)
+        ledger.note(
+            *_doubts_of_liver(placed, files.label, is_phantom=is_phantom, is_clear=is_clear)
+        )
     if ledger.is_out:
         return None
     return Inspected(replace(placed.ct, array=placed.hu), placed.hu, placed.mask)
@@ -125,17 +130,36 @@ def mended(path: Path, hu: Volume) -> tuple[Volume, list[Finding]]:
     return ct_rules.without_padding(hu, values), [one for one in found if one is not None]
 
 
-def _doubts_of_liver(placed: Placed, path: Path, *, is_phantom: bool) -> list[Finding]:
+def _doubts_of_liver(
+    placed: Placed, path: Path, *, is_phantom: bool, is_clear: bool
+) -> list[Finding]:
     """What is to be doubted about a liver: where it is, and how large it is."""
     liver_ml = float(np.count_nonzero(placed.mask)) * placed.ct.grid.voxel_ml
     is_whole = liver_ml >= label_rules.PLAUSIBLE_LIVER_ML[0]  # of a lesion, chance decides
-    turned = fits_better(placed.hu, placed.mask, FAR) if is_whole else ""
     found = [
         None if is_phantom else label_rules.liver_volume(path, liver_ml),
         label_rules.liver_hu(path, placed.hu, placed.mask),
-        label_rules.liver_turned(path, turned),
+        *(_doubts_of_whole(placed, path, liver_ml, is_clear=is_clear) if is_whole else []),
     ]
     return [one for one in found if one is not None]
+
+
+def _doubts_of_whole(
+    placed: Placed, path: Path, liver_ml: float, *, is_clear: bool
+) -> list[Finding | None]:
+    """What is to be doubted about a liver that seems to be whole."""
+    hu, mask = placed.hu, placed.mask
+    is_dense = label_rules.is_liver_hu(label_rules.median_hu(hu, mask))  # else liver_hu has said it
+    filled = liver.label_filled(path, mask)
+    turned = ""
+    if is_clear and filled is None:
+        turned = fits_better(hu, mask, FAR) or fits_elsewhere(hu, mask, FAR)
+    return [
+        label_rules.liver_turned(path, turned),
+        liver.strange_hu(path, hu, mask) if is_dense else None,
+        filled,
+        liver.liver_too_large(path, hu, mask, liver_ml),
+    ]
 
 
 def _doubts_of_lengths(ct: SourceVolume) -> list[Finding]:

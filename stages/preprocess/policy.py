@@ -67,7 +67,9 @@ class RulesParams(BaseModel, frozen=True, extra="forbid"):
     overlap: Must
     label_outside: Should
     liver_empty: Literal["error", "skip", "keep"]
+    label_filled: Should
     liver_volume: Should
+    liver_too_large: Should
     liver_hu: Should
     liver_turned: Should
     # the crop

@@ -196,7 +196,7 @@ def liver_hu(path: Path, hu: Volume, mask: Mask) -> Finding | None:
 
 
 def liver_turned(path: Path, how: str) -> Finding | None:
-    """No other order of the label's voxels puts the liver where the CT clearly has one.
+    """No other order or place of the label's voxels puts the liver where the CT clearly has one.
 
     Args:
         path: the label.
@@ -204,8 +204,8 @@ def liver_turned(path: Path, how: str) -> Finding | None:
     """
     if not how:
         return None
-    fact = f"its liver would fit the CT far better {how}: it was saved in another order"
-    return Finding("liver_turned", path, fact, f"export it with the CT's orientation, {EXCLUDE}")
+    fact = f"its liver would fit the CT far better {how}: its place or order was lost"
+    return Finding("liver_turned", path, fact, f"export it with the CT's geometry, {EXCLUDE}")
 
 
 def is_liver_hu(median_hu: float) -> bool:
