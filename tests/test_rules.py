@@ -622,7 +622,7 @@ class TestWholeLiver:
         found = liver.strange_hu(FILE, hu, self.MASK)
         assert (found is None) == passes
 
-    @pytest.mark.parametrize(("axis", "name"), enumerate(["axial", "coronal", "sagittal"]))
+    @pytest.mark.parametrize(("axis", "name"), [(0, "axial"), (1, "coronal"), (2, "sagittal")])
     def test_slices_that_were_left_out_between_others_are_counted(self, axis, name):
         mask = np.moveaxis(self.MASK.copy(), axis, 0)
         mask[6], mask[8:10] = 0, 0
