@@ -440,7 +440,7 @@ class TestRefusals:
     def test_a_parameter_file_that_is_no_yaml(self, preprocess, tmp_path):
         (tmp_path / "bad.yaml").write_text("seed: [1\ndata: {")
         output = self.refused(preprocess(tmp_path, params=tmp_path / "bad.yaml"))
-        assert "no valid YAML" in output
+        assert "is not valid YAML" in output
 
     @pytest.mark.parametrize(
         ("changes", "message"),

@@ -844,7 +844,8 @@ class TestAbandonedWriters:
     """What a killed writer left is deleted by the next one in the same folder."""
 
     def left_by(self, folder, pid):
-        probe = folder / "probe.json"
+        # elsewhere: a process searches a folder for such leftovers at its first write alone
+        probe = folder / "elsewhere" / "probe.json"
         with replacing(probe) as partial:
             name = partial.parent.name
             partial.write_text("{}")

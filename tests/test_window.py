@@ -191,7 +191,7 @@ def test_values_that_are_no_numbers_do_not_pass_for_background():
     def broken(patch):
         return torch.full((1, 2, *patch.shape[2:]), torch.nan)
 
-    with pytest.raises(ModelError, match="no numbers"):
+    with pytest.raises(ModelError, match="not numbers"):
         predict(random_volume((16, 16, 16)), broken)
 
 
