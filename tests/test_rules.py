@@ -635,6 +635,12 @@ class TestWholeLiver:
         mask[2:6, 3:9, 4:9], mask[8:12, 9:16, 10:19] = 1, 1
         assert liver.label_filled(FILE, mask) is None
 
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_a_speck_above_a_liver_is_no_slice_of_it(self, axis):
+        mask = np.moveaxis(np.pad(self.MASK, 4), axis, 0)
+        mask[1, 12:14, 12:14] = 1
+        assert liver.label_filled(FILE, np.moveaxis(mask, 0, axis)) is None
+
     def test_an_outline_is_told(self):
         mask = np.zeros((14, 60, 63), np.uint8)
         mask[2:12, 3:56, 4:59] = 1

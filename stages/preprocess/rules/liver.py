@@ -12,14 +12,14 @@ from stages.preprocess.problems import Finding
 from stages.preprocess.rules.ct import THINNEST_BODY_HU
 from stages.preprocess.rules.label import EXCLUDE, PLAUSIBLE_LIVER_ML, sampled_hu
 
-SOFT_HU = (
-    -200,
-    500,
-)  # from fat to calcified or full of contrast medium, with the noise of thin slices
+# from fat to calcified or full of contrast medium, with the noise of thin slices
+SOFT_HU = (-200, 500)
 STRANGE_SHARE = 0.2  # of a liver's voxels beyond that: a label 6 slices off has 0.3, real ones 0.02
 LEAST_VOXELS = 1000  # of a liver, to tell an outline from
 OUTLINE_LEFT = 0.1  # of an outline's voxels with all neighbours in the plane; of a liver's 0.8
 SAME_PLACE = 0.5  # of the smaller of two slices of one structure, above the other
+# of the largest slice's voxels: a speck that a mouse left above the liver is no slice of it
+SLICE_OF_A_LIVER = 0.1
 LARGEST_LIVER_ML = 15_000.0  # beyond any that was ever weighed
 LARGEST_SHARE = 0.4  # of all tissue in a CT, for a liver that is too large already
 
@@ -79,14 +79,15 @@ def label_filled(path: Path, mask: Mask) -> Finding | None:
 
 
 def _left_out(liver: NDArray[np.bool_]) -> int:
-    """Empty slices along the first axis between two that lie above each other."""
-    filled = np.flatnonzero(liver.any(axis=(1, 2)))
+    """Empty slices along the first axis between two of the liver that lie above each other."""
+    voxels = np.count_nonzero(liver, axis=(1, 2))
     missing = 0
-    for before, after in pairwise(filled):
+    for before, after in pairwise(np.flatnonzero(voxels)):
         if after - before > 1:
-            one, other = liver[before], liver[after]
-            smaller = min(np.count_nonzero(one), np.count_nonzero(other))
-            if np.count_nonzero(one & other) >= SAME_PLACE * smaller:
+            smaller = min(voxels[before], voxels[after])
+            is_speck = smaller < SLICE_OF_A_LIVER * voxels.max()
+            shared = np.count_nonzero(liver[before] & liver[after])
+            if not is_speck and shared >= SAME_PLACE * smaller:
                 missing += int(after - before) - 1
     return missing
 
