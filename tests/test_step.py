@@ -175,7 +175,7 @@ def steeper(factor):
 
 
 def infinitely_steep():
-    """A loss of one whose gradient is no number."""
+    """A loss of one whose gradient is not finite."""
     plain = make_loss("cross_entropy")
     return Loss(plain.sums, lambda sums: 1 + (plain.value(sums) * 0).sqrt())
 

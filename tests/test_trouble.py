@@ -1,4 +1,4 @@
-"""A batch whose loss is no number: what is told, what is kept, and that it shows the same again."""
+"""A batch whose loss is not finite: what is said and kept, and that it shows the same again."""
 
 import math
 from dataclasses import dataclass

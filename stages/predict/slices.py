@@ -97,7 +97,7 @@ def _reference(path: Path) -> Any:
             reference.add(header[key])
     for key in LEFT_EMPTY:
         setattr(reference, key, None)
-    # pydicom leaves what is no number as text, and highdicom would stumble over it in the end
+    # pydicom leaves what is not a number as text, and highdicom would stumble over it in the end
     float(reference.get("SliceThickness") or 0)
     return reference
 

@@ -34,7 +34,7 @@ class Run:
         keeper: writes checkpoints.
         reporter: tells people and programs how it goes.
         stop: whether somebody asked to stop.
-        trouble: where to keep a batch whose loss is no number.
+        trouble: where to keep a batch whose loss is not finite.
     """
 
     trainer: Trainer
@@ -59,7 +59,7 @@ def train(run: Run, state: Checkpoint) -> Checkpoint:
 
     Raises:
         Stopped: somebody asked to stop; all of it is saved.
-        ModelError: the loss or the gradient is no number.
+        ModelError: the loss or the gradient is not finite.
     """
     began = time.monotonic() - state.trained_s
     with _bar(run, state) as bar:

@@ -110,7 +110,7 @@ class Learnt:
 
 
 class NotFinite(Exception):  # noqa: N818 - the loop names the cases and raises what people read
-    """The loss or the gradient is no number; the weights are as they were before the step."""
+    """The loss or the gradient is not finite; the weights are as they were before the step."""
 
 
 def train_batch(trainer: Trainer, batch: Batch, group: Group, news: News) -> Learnt:

@@ -116,7 +116,7 @@ def as_hu(source: SourceVolume, *, fill_nan: bool = False) -> Volume:
 
     Args:
         source: the CT as read.
-        fill_nan: take what is no number for air.
+        fill_nan: take what is not a number for air.
     """
     array = source.array
     if array.dtype.kind == "f":

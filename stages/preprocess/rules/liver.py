@@ -46,7 +46,7 @@ def strange_hu(path: Path, hu: Volume, mask: Mask) -> Finding | None:
     share = float(np.mean((found < SOFT_HU[0]) | (found > SOFT_HU[1])))
     if share <= STRANGE_SHARE:
         return None
-    fact = f"{share:.0%} of its voxels are no soft tissue ({SOFT_HU[0]} to {SOFT_HU[1]} HU)"
+    fact = f"{share:.0%} of its voxels are not soft tissue ({SOFT_HU[0]} to {SOFT_HU[1]} HU)"
     fix = f"look at both in a viewer: the label may be shifted, or slices not in HU; {EXCLUDE}"
     return Finding("liver_hu", path, fact, fix)
 

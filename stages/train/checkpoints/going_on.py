@@ -78,7 +78,7 @@ def _faults_of_place(last: Checkpoint, params: TrainParams) -> Iterator[str]:
     if [row["epoch"] for row in last.history] != list(range(1, last.epoch + 1)):
         yield f"it says {last.epoch} epochs, and has curves of {len(last.history)}"
     if not (math.isfinite(last.trained_s) and math.isfinite(last.best_dice or 0.0)):
-        yield "its training time or best Dice is no number"
+        yield "its training time or best Dice is not finite"
     if bool(last.tally) != (last.batch > 0) or (last.tally and not _is_tally(last.tally)):
         yield "what the batches of its epoch add up to is missing or makes no sense"
 
@@ -108,7 +108,7 @@ def _faults_of_optimizer(last: Checkpoint, params: TrainParams) -> Iterator[str]
     if [one.get("params") for one in groups if isinstance(one, dict)] != [list(range(len(shapes)))]:
         yield "the optimizer's weights are not those of the network"
     elif not _are_numbers({"lr": groups[0].get("lr")}) or groups[0]["lr"] < 0:
-        yield "the optimizer's learning rate is no number"
+        yield "the optimizer's learning rate is not finite"
     names = _moments(params)
     # of fp16 every step so far may have been left out
     if names and state.keys() != set(range(len(shapes))) and (state or not last.scaler):
