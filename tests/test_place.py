@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+from scipy.ndimage import binary_erosion
 
 from cache.grid import Grid
 from conftest import CASE_SHAPE_ZYX, CASE_SPACING_XYZ_MM, body_hu, liver_label
@@ -231,6 +232,15 @@ class TestMoved:
         liver = (read_label(label, ct.grid).array > 0).astype(np.uint8)
         assert fits_elsewhere(hu, liver, 1.0) == ""
         assert by is None or fits_elsewhere(hu, np.roll(liver, by, (0, 1, 2)), 1.5)
+
+    @pytest.mark.realct
+    def test_a_real_liver_that_was_drawn_too_small_is_in_its_place(self, realct):
+        [path], [label] = (
+            (realct / "LiverDataset" / kind / "torso-3mm").iterdir() for kind in KINDS
+        )
+        ct = read_ct(path)
+        liver = read_label(label, ct.grid).array > 0
+        assert fits_elsewhere(as_hu(ct), binary_erosion(liver).astype(np.uint8), 1.5) == ""
 
 
 class TestLostCt:

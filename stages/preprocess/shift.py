@@ -18,7 +18,7 @@ COARSE = 64  # voxels along a side of the grid on which all places are tried
 TRIED = 4  # of the best places
 LEAST_VOXELS = 1000  # of a liver: fewer fit somewhere by chance
 GOOD_FIT = 1.0  # five real livers fit 1.2 to 2.4 where they lie, 0.5 to 0.7 when moved
-NEAR = 2  # coarse voxels: a border that is drawn a little off is no other place
+NEAR = 2  # coarse voxels: a border that is drawn a little off is not another place
 
 Steps = tuple[int, ...]  # along z, y and x
 
@@ -41,9 +41,9 @@ def fits_elsewhere(hu: Volume, mask: Mask, times: float) -> str:
     here = fit_of(hu, places)
     if here >= GOOD_FIT:
         return ""
-    best, shift = max(
-        (_climb(hu, places, place) for place in _promising(hu, mask, box)), default=(0.0, (0, 0, 0))
-    )
+    found = [_climb(hu, places, place) for place in _promising(hu, mask, box)]
+    # a climb may end beside the liver's own place, where one that was drawn too small fits better
+    best, shift = max((one for one in found if not _is_near(one[1], hu)), default=(0.0, (0, 0, 0)))
     if best <= max(times * here, LEAST_FIT):
         return ""
     along = [f"{voxels} along {axis}" for axis, voxels in zip("zyx", shift, strict=True) if voxels]
@@ -52,7 +52,7 @@ def fits_elsewhere(hu: Volume, mask: Mask, times: float) -> str:
 
 def _promising(hu: Volume, mask: Mask, box: Box) -> list[Steps]:
     """The best places on the coarse grid, in voxels, beyond those nearby."""
-    steps = [-(-side // COARSE) for side in hu.shape]
+    steps = _steps(hu)
     every = tuple(slice(None, None, step) for step in steps)
     inside = mask[every] > 0
     score = _scores(np.clip(hu[every], *WINDOW_HU).astype(np.float32), inside)
@@ -74,6 +74,15 @@ def _promising(hu: Volume, mask: Mask, box: Box) -> list[Steps]:
         )
         for place in found
     ]
+
+
+def _steps(hu: Volume) -> list[int]:
+    """Voxels along each side of a coarse one."""
+    return [-(-side // COARSE) for side in hu.shape]
+
+
+def _is_near(shift: Steps, hu: Volume) -> bool:
+    return all(abs(by) <= NEAR * step for by, step in zip(shift, _steps(hu), strict=True))
 
 
 def _scores(values: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
