@@ -52,6 +52,7 @@ def flag(name: str, text: str) -> Callable[[Any], Any]:
 @flag("fill-holes", "Fill what the mask encloses on all sides.")
 @flag("probabilities", "Also write the probability of liver, <name>_probability, beside the mask.")
 @flag("dicom-seg", "Also write a DICOM segmentation of a DICOM series, <name>.dcm.")
+@flag("any-values", "Predict CTs whose values are not HU, too: for a model trained on such.")
 @device_option
 def main(models: tuple[Path, ...], ct: Path, out: Path, device: str, **choices: Any) -> None:
     """Segment the liver in a CT, or in every CT below a folder.

@@ -31,9 +31,9 @@ def folder(tmp_path, monkeypatch):
 def write_ct(write_volume):
     """Write a CT of a body in air with a bright ball, off the middle on every axis."""
 
-    def write(name="ct.nii.gz", *, direction=FLIPPED, air=-1000):
+    def write(name="ct.nii.gz", *, direction=FLIPPED, air=-1000, body=-100):
         hu = np.full(SHAPE_ZYX, air, np.float32 if isinstance(air, float) else np.int16)
-        hu[1:21, 2:25, 2:29] = -100
+        hu[1:21, 2:25, 2:29] = body
         hu[LIVER] = 200
         return write_volume(name, hu, spacing_xyz_mm=SPACING_XYZ_MM, direction=direction)
 
@@ -122,6 +122,25 @@ def test_a_ct_without_air_is_doubted_and_predicted(write_ct, write_model, predic
     ended = predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz")
     assert ended.exit_code == 0
     assert f"warning: {ct}: values run from -100 to 200; a CT in HU has air" in ended.output
+
+
+def test_a_ct_whose_values_are_not_hu_is_refused_with_the_flag_for_models_of_such(
+    write_ct, write_model, predict, folder
+):
+    ct = write_ct(air=0, body=1064)
+    ended = predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz")
+    message = refused(ended, folder)
+    assert "nothing is as dark as fat or air: these are not HU" in message
+    assert "--any-values" in message
+
+
+def test_any_values_predicts_a_ct_whose_values_are_not_hu_with_a_warning(
+    write_ct, write_model, predict
+):
+    ct = write_ct(air=0, body=1064)
+    ended = predict("--model", write_model(), "--ct", ct, "--out", "mask.nii.gz", "--any-values")
+    assert ended.exit_code == 0
+    assert f"warning: {ct}: values run from 0 to 1064" in ended.output
 
 
 def test_a_ct_with_infinite_values_is_named(write_ct, write_model, predict, folder):

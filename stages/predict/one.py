@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from stages.preprocess.rules.inside import data_inside
 
 PREDICT_VERSION = 1  # raise it whenever the same CT, model and choices would give another mask
 EXCLUDE = "or list the case under data.exclude"  # ends the advice of many rules
+TRAINED_ON_SUCH = "a model that was trained on such values predicts them with --any-values"
 NO_SERIES = "is no DICOM series, so no DICOM segmentation is written"
 
 
@@ -46,6 +47,7 @@ class Choices:
         fill_holes: fill what the mask encloses.
         probabilities: write the probability, too.
         dicom_seg: write a DICOM segmentation of a DICOM series, too.
+        any_values: predict CTs whose values are not HU, too.
     """
 
     overlap: float = 0.5
@@ -54,6 +56,7 @@ class Choices:
     fill_holes: bool = False
     probabilities: bool = False
     dicom_seg: bool = False
+    any_values: bool = False
 
     @property
     def beside_masks(self) -> list[str]:
@@ -144,7 +147,9 @@ def _predicted(task: Task, predictor: Predictor) -> Predicted:
     choices = predictor.choices
     stop_at(data_inside(task.path, task.home))
     slices, doubts = _source_slices(task, choices)
-    prepared = read_prepared(task.path, predictor.ensemble.preprocess)
+    prepared = read_prepared(
+        task.path, predictor.ensemble.preprocess, any_values=choices.any_values
+    )
     restored = _restored(prepared, predictor)
     mask, grid, files = restored.mask, prepared.place.source_grid, []
     if choices.keep_largest:
@@ -172,13 +177,21 @@ def _source_slices(task: Task, choices: Choices) -> tuple[list[Any] | None, list
     return source_slices(task.path) if task.is_series else (None, [NO_SERIES])
 
 
-def read_prepared(path: Path, params: PreprocessParams) -> Prepared:
+def read_prepared(path: Path, params: PreprocessParams, *, any_values: bool) -> Prepared:
     """Read a CT and prepare it as the training data was; of the CT as read, nothing is kept.
+
+    Args:
+        path: the CT.
+        params: how the training data was prepared.
+        any_values: take values that are not HU, too, with a doubt.
 
     Raises:
         SourceError: it cannot be used.
     """
     source, hu, doubts = ct_to_predict(path)
+    for doubt in doubts:
+        if doubt.rule == "not_hu" and not doubt.fixable and not any_values:
+            stop_at(replace(doubt, fix=f"{doubt.fix}; {TRAINED_ON_SUCH}"))
     cut = prepare_volume(source, hu, params)
     place = Place(cut.box, source.grid, source.orientation)
     return Prepared(cut.volume, place, [doubt.fact for doubt in doubts])
