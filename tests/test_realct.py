@@ -43,7 +43,8 @@ REFUSED = {
     "example4d.nii.gz": ("three_dimensional", "has 4 dimensions (128·96·24·2), not 3"),
     "complex.nii.gz": ("plain_numbers", "holds several numbers per voxel"),
 }
-READABLE = ["gzip_named_nii.nii", "raw_nifti_named_gz.nii.gz", "minimal.nii.gz", "low_res.nii.gz"]
+NOT_HU = ["minimal.nii.gz", "low_res.nii.gz"]  # test files of a reader, with a few small values
+READABLE = ["gzip_named_nii.nii", "raw_nifti_named_gz.nii.gz", *NOT_HU]
 
 
 @pytest.fixture(scope="module")
@@ -365,7 +366,8 @@ class TestPredictingEach:
         # what is sheared is doubted: SimpleITK straightens it, and so does its mask
         for name in set(REFUSED) - {"shear.nii.gz"}:
             assert any(f" {name}: not predicted" in line for line in told), name
-        for name in (*READABLE, "shear.nii.gz", "empty-liver/series"):
+        assert all(any(f" {name}: not predicted" in line for line in told) for name in NOT_HU)
+        for name in {*READABLE, "shear.nii.gz", "empty-liver/series"} - {*NOT_HU}:
             assert not any(f" {name}: not predicted" in line for line in told), name
 
     @pytest.mark.slow
