@@ -161,7 +161,8 @@ class TestAListToComplete:
         src = lay_out(tmp_path / "scans", bare("one/a.nii", "two/b_seg.nii"))
         _, target = configure("--preset", "liver")
         target.write_text(
-            target.read_text(encoding="utf-8").replace("layout: auto", "layout: lits")
+            target.read_text(encoding="utf-8").replace("layout: auto", "layout: lits"),
+            encoding="utf-8",
         )
         configure("--src", src)
         assert values(target)["data"]["layout"] == "auto"

@@ -399,6 +399,7 @@ class TestNotebook:
         label = np.zeros((16, 128, 120), np.uint8)
         label[2:14, 30:100, 20:90] = 1
         label[5:9, 50:60, 40:50] = 2
+        volume[label > 0] = rng.integers(0, 200, np.count_nonzero(label))
         return write_case(ct=volume, label=label, spacing_xyz_mm=(1.5, 1.4, 5.0))
 
     @pytest.fixture

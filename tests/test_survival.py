@@ -289,7 +289,10 @@ class TestFullDisk:
         changes = {**self.WHOLE, "preprocess.format": stored_as}
         src = write_dataset(["1"])
         large = np.random.default_rng(0).integers(-999, 999, (40, 80, 90)).astype(np.int16)
-        write_case("2", ct=large, label=((large > 0) & (large < 300)).astype(np.uint8))
+        label = np.zeros(large.shape, np.uint8)
+        label[8:30, 10:60, 12:70] = 1
+        large[label > 0] //= 10  # of about 0 HU
+        write_case("2", ct=large, label=label, spacing_xyz_mm=(3.0, 3.1, 3.2))
         run = command(src, changes=changes, script=LIMITED.format(200_000), workers=1)
         _, told = run.communicate(timeout=PATIENCE_S)
         assert run.returncode == 2, told
