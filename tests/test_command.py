@@ -47,7 +47,7 @@ def test_a_prediction_stopped_by_ctrl_c_goes_on_where_it_was(
     for number in range(12):
         write_volume(f"cts/{number:02}.nii.gz", size_xyz=(40, 42, 44), hu=40)
     model = write_model(brightness_network())
-    words = ["--model", model, "--ct", "cts", "--out", "masks", "--device", "cpu"]
+    words = ["--model", model, "--ct", "cts", "--out", "masks", "--device", "cpu", "--any-values"]
     stopped = subprocess.Popen(
         [sys.executable, "-m", "pipeline", "predict", *words],
         cwd=tmp_path,
